@@ -1,0 +1,7 @@
+"""`python -m regjax`."""
+
+import sys
+
+from regjax.cli import main
+
+sys.exit(main())

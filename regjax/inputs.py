@@ -1,0 +1,267 @@
+"""What enters at the public calls is checked here, before anything compiles."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from regjax import trees
+from regjax.types import Data, Loss, Model, Params, Penalty, Problem
+
+
+def check_problem(problem: Any) -> Problem:
+    """A Problem of the right parts with a usable ridge.
+
+    Raises:
+      ValueError: a part of the wrong kind, a negative or non-finite ridge.
+    """
+    if not isinstance(problem, Problem):
+        raise ValueError(f"problem: must be a regjax.Problem, got {_kind(problem)}")
+    for name, kind in [("model", Model), ("loss", Loss), ("penalty", Penalty)]:
+        part = getattr(problem, name)
+        if not isinstance(part, kind):
+            hint = " (call it: it is a function)" if callable(part) else ""
+            raise ValueError(
+                f"{name}: must be a regjax.{kind.__name__}, got {_kind(part)}{hint}"
+            )
+    ridge = _number("ridge", problem.ridge)
+    return problem._replace(ridge=ridge)
+
+
+def check_lam(lam: Any) -> float:
+    """One lam: a finite number >= 0.
+
+    Raises:
+      ValueError: anything else.
+    """
+    return _number("lam", lam)
+
+
+def check_lams(lams: Any) -> int | np.ndarray:
+    """How many lams, or which: [L], sorted descending, none dropped.
+
+    Raises:
+      ValueError: a count below 1; an empty, negative or non-finite lam.
+    """
+    if isinstance(lams, int | np.integer) and not isinstance(lams, bool):
+        if lams < 1:
+            raise ValueError(f"lams: need at least 1, got {lams}")
+        return int(lams)
+    array = _array("lams", lams, "a number of lams or a 1-D array of them")
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(
+            f"lams: must be a number of lams or a 1-D array of them, "
+            f"got shape {list(array.shape)}"
+        )
+    _finite("lams", array)
+    if array.min() < 0:
+        raise ValueError(f"lams: must be >= 0, got {array.min():g}")
+    return np.sort(array.astype(float))[::-1]
+
+
+def check_data(
+    problem: Problem, X: Any, y: Any, sample_weight: Any, offset: Any
+) -> tuple[Data, np.ndarray]:
+    """Rows and weights as float arrays of one dtype.
+
+    Args:
+      problem: whose loss encodes y and whose model tells the number of outputs.
+      X: [n, ...] numbers, finite.
+      y: [n] or [n, k], as the loss takes it.
+      sample_weight: [n], >= 0, not all 0; None for 1.
+      offset: [n] or [n, k]; None for none.
+
+    Returns:
+      `(data, weights [n])`.
+
+    Raises:
+      ValueError: the first thing that is wrong, by argument.
+    """
+    X = _array("X", X, "a numeric array")
+    if X.ndim < 2:
+        raise ValueError(f"X: must be [n, p], got shape {list(X.shape)}")
+    if X.shape[0] == 0 or X.size == 0:
+        raise ValueError(f"X: is empty, shape {list(X.shape)}")
+    y = _array("y", y, "numeric (integer labels for classes)")
+    _rows("y", y, X)
+    _finite("X", X)
+    _finite("y", y)
+    weights = _weights(sample_weight, X)
+    dtype = _dtype({"X": X, "y": y, "sample_weight": weights, "offset": offset})
+    X = X.astype(dtype)
+    k = outputs(problem.model, X)
+    encode = problem.loss.encode or _as_columns
+    y = np.asarray(encode(y, k)).astype(dtype)
+    if problem.loss.classes:
+        _two_classes(y[weights > 0])
+    if offset is not None:
+        offset = _offset(offset, X, k).astype(dtype)
+        offset = jnp.asarray(offset)
+    return Data(jnp.asarray(X), jnp.asarray(y), offset), weights.astype(dtype)
+
+
+def outputs(model: Model, X: np.ndarray) -> int:
+    """Number of outputs k of a model on inputs like X, without computing anything.
+
+    Raises:
+      ValueError: the model cannot take X, or its eta is not [n, k].
+    """
+    key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
+    try:
+        params = jax.eval_shape(model.init, key)
+        eta = jax.eval_shape(
+            model.apply, params, jax.ShapeDtypeStruct(X.shape, jnp.float32)
+        )
+    except (TypeError, ValueError) as error:
+        if model.config is not None and X.ndim == 2:
+            takes = model.config[1]["sizes"][0]
+            if X.shape[1] != takes:
+                raise ValueError(
+                    f"X: has {X.shape[1]} columns, the model takes {takes}"
+                ) from None
+        first = str(error).splitlines()[0]
+        raise ValueError(
+            f"X: the model cannot take shape {list(X.shape)}: {first}"
+        ) from error
+    if eta.ndim != 2 or eta.shape[0] != X.shape[0]:
+        raise ValueError(
+            f"model: apply must give eta [n, k] = [{X.shape[0]}, k], "
+            f"got {list(eta.shape)}"
+        )
+    return eta.shape[1]
+
+
+def check_init(init: Params, like: Params) -> Params:
+    """Given starting params, with the structure and shapes of the model's own.
+
+    Raises:
+      ValueError: they differ, or hold a number that is not finite.
+    """
+    if jax.tree.structure(init) != jax.tree.structure(like):
+        raise ValueError(
+            f"init: has leaves {', '.join(trees.key_paths(init))}; the model has "
+            f"{', '.join(trees.key_paths(like))}"
+        )
+    for path, a, b in zip(
+        trees.key_paths(like), jax.tree.leaves(init), jax.tree.leaves(like), strict=True
+    ):
+        if np.shape(a) != np.shape(b):
+            raise ValueError(
+                f"init: {path} has shape {list(np.shape(a))}, "
+                f"the model has {list(np.shape(b))}"
+            )
+        _finite(f"init: {path}", np.asarray(a))
+    return jax.tree.map(lambda a, b: jnp.asarray(a, b.dtype), init, like)
+
+
+def standardisation(X: np.ndarray, weights: np.ndarray) -> tuple[Any, Any]:
+    """Weighted column means and standard deviations (1/S), [p] each.
+
+    A column without spread has scale 1.
+    """
+    share = (weights / weights.sum()).reshape(-1, *[1] * (X.ndim - 1))
+    center = (share * X).sum(0)
+    scale = np.sqrt((share * (X - center) ** 2).sum(0))
+    tiny = 10 * np.finfo(X.dtype).eps * np.abs(center)
+    return center, np.where(scale > tiny, scale, 1).astype(X.dtype)
+
+
+def _array(name: str, value: Any, wanted: str) -> np.ndarray:
+    if hasattr(value, "toarray"):
+        raise ValueError(f"{name}: sparse matrices are not supported; use .toarray()")
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name}: must be {wanted}: {error}") from None
+    if array.dtype == object:
+        try:
+            array = array.astype(float)
+        except (ValueError, TypeError):
+            pass
+    if array.dtype.kind not in "biuf" and str(array.dtype) != "bfloat16":
+        raise ValueError(f"{name}: must be {wanted}, got dtype {array.dtype}")
+    return array
+
+
+def _number(name: str, value: Any) -> float:
+    array = _array(name, value, "a number >= 0")
+    if array.ndim != 0 or not np.isfinite(array) or array < 0:
+        raise ValueError(f"{name}: must be a finite number >= 0, got {value}")
+    return float(array)
+
+
+def _finite(name: str, array: np.ndarray) -> None:
+    bad = int(np.sum(~np.isfinite(array)))
+    if bad:
+        first = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
+        raise ValueError(
+            f"{name}: {bad} of {array.size} numbers are NaN or inf, the first at {first}"
+        )
+
+
+def _rows(name: str, array: np.ndarray, X: np.ndarray) -> None:
+    if array.ndim == 0 or array.shape[0] != X.shape[0]:
+        raise ValueError(
+            f"{name}: has shape {list(array.shape)}, but X has {X.shape[0]} rows"
+        )
+
+
+def _weights(sample_weight: Any, X: np.ndarray) -> np.ndarray:
+    if sample_weight is None:
+        return np.ones(X.shape[0], np.float32)
+    weights = _array("sample_weight", sample_weight, "a numeric [n] array")
+    _rows("sample_weight", weights, X)
+    if weights.ndim != 1:
+        raise ValueError(f"sample_weight: must be [n], got {list(weights.shape)}")
+    _finite("sample_weight", weights)
+    if weights.min() < 0:
+        raise ValueError(f"sample_weight: must be >= 0, got {weights.min():g}")
+    if weights.max() == 0:
+        raise ValueError("sample_weight: all weights are 0")
+    return weights
+
+
+def _offset(offset: Any, X: np.ndarray, k: int) -> np.ndarray:
+    offset = _array("offset", offset, "a numeric [n] or [n, k] array")
+    _rows("offset", offset, X)
+    offset = offset[:, None] if offset.ndim == 1 else offset
+    if offset.ndim != 2 or offset.shape[1] not in (1, k):
+        raise ValueError(f"offset: must be [n] or [n, {k}], got {list(offset.shape)}")
+    _finite("offset", offset)
+    return offset
+
+
+def _dtype(arrays: dict[str, Any]) -> Any:
+    """Float64 if X is and jax can; else float32. One warning if 64 bits are lost."""
+    if jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        return np.float64 if arrays["X"].dtype == np.float64 else np.float32
+    wide = [
+        name
+        for name, array in arrays.items()
+        if getattr(array, "dtype", None) == np.float64
+    ]
+    if wide:
+        warnings.warn(
+            f"{' and '.join(wide)}: float64 is rounded to float32, because jax has "
+            "64 bits off; jax.config.update('jax_enable_x64', True) turns them on",
+            stacklevel=4,
+        )
+    return np.float32
+
+
+def _two_classes(y: np.ndarray) -> None:
+    """Refuse class targets [n, k] that are all of one class."""
+    if np.all(y == y[0]) and np.all((y == 0) | (y == 1)):
+        raise ValueError("y: holds one class only")
+
+
+def _as_columns(y: np.ndarray, k: int) -> np.ndarray:
+    return y[:, None] if y.ndim == 1 else y
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__

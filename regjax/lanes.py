@@ -1,0 +1,241 @@
+"""The engine: many lanes through one solver, a wave of slots at a time.
+
+Each solver function sees one lane and is vmapped here. The width of a wave is
+fixed by the problem, not by how many lanes there are: the last wave is filled up.
+So one compilation serves every sweep of one problem, and the bits of a lane do not
+depend on which other lanes were asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from regjax import objective, trees
+from regjax.types import Array, Data, Info, Lane, Params, Problem, Solver, Stage, Status
+
+CHUNK_SECONDS = 0.5  # between two looks at the progress bar and at Ctrl-C
+HOST_SLOTS, DEVICE_SLOTS = 16, 1024
+HOST_BYTES = 2**30
+
+
+class Carry(NamedTuple):
+    """Everything that the next round of a wave needs.
+
+    Attributes:
+      state: of the solver, [S, ...].
+      status: [S] int32.
+      age: [] int32, rounds made.
+    """
+
+    state: Any
+    status: Array
+    age: Array
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def start(program, numbers, lanes: Lane, params: Params, status: Array) -> Carry:
+    """Initial carry of a wave; lanes that come diverged stay so."""
+    solver, axes = _solver(program, numbers, lanes)
+    state = jax.vmap(solver.init, in_axes=(axes, 0))(lanes, params)
+    return Carry(state, status, jnp.zeros((), jnp.int32))
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
+def advance(
+    program, numbers, lanes: Lane, carry: Carry, key: Array, rounds: Array
+) -> Carry:
+    """Up to `rounds` rounds; fewer if every lane ends before."""
+    solver, axes = _solver(program, numbers, lanes)
+
+    def one(lane, state, status, batch):
+        new = solver.step(lane, state, batch)
+        found = solver.status(lane, new)
+        ended = status != Status.running
+        # A diverged lane keeps its last finite iterate, a finished one its last.
+        frozen = ended | (found == Status.diverged)
+        return trees.where(frozen, state, new), jnp.where(ended, status, found)
+
+    def body(carry: Carry) -> Carry:
+        batch = solver.batch(carry.age, key)
+        state, status = jax.vmap(one, in_axes=(axes, 0, 0, None))(
+            lanes, carry.state, carry.status, batch
+        )
+        return Carry(state, status, carry.age + 1)
+
+    def more(carry: Carry) -> Array:
+        return (carry.age < last) & jnp.any(carry.status == Status.running)
+
+    last = carry.age + rounds
+    return jax.lax.while_loop(more, body, carry)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def finish(program, numbers, lanes: Lane, carry: Carry) -> tuple[Params, Info]:
+    """Params and Info of every lane of a wave."""
+    solver, axes = _solver(program, numbers, lanes)
+    return jax.vmap(solver.finish, in_axes=(axes, 0, 0))(
+        lanes, carry.state, carry.status
+    )
+
+
+def _solver(program, numbers, lanes: Lane) -> tuple[Solver, Lane]:
+    """The solver that `numbers` and `program` stand for, and the lanes' vmap axes."""
+    build, problem, data = trees.combine(numbers, program)
+    per_lane = 0 if lanes.weights.ndim == 2 else None
+    return build(problem, data), Lane(0, per_lane, 0)
+
+
+def run(
+    stages: tuple[Stage, ...],
+    problem: Problem,
+    data: Data,
+    lanes: Lane,
+    starts: Params,
+    key: Array,
+    slots: int,
+    on_progress: Callable[[int, int, str], None] | None = None,
+) -> tuple[Params, Info]:
+    """Solve every lane.
+
+    Args:
+      stages: run one after the other on each wave.
+      problem: the equation.
+      data: rows, shared by all lanes.
+      lanes: lam [N]; weights [n], shared, or [N, n]; seed [N].
+      starts: [seeds, ...] starting params; a lane takes that of its seed.
+      key: of the batches, shared by all lanes.
+      slots: lanes in a wave.
+      on_progress: called as `(rounds done, rounds in all, label)`, where a round
+        is one of one wave.
+
+    Returns:
+      `(params, info)`, arrays [M, ...] on the host. M < N after a Ctrl-C: only
+      lanes of finished waves are kept. A second Ctrl-C is not caught.
+    """
+    count = lanes.lam.shape[0]
+    waves = -(-count // slots)
+    per_wave = sum(stage.rounds for stage in stages)
+    done: list[tuple[Params, Info]] = []
+    with catch_interrupt() as interrupted:
+        for wave in range(waves):
+            rows = np.arange(wave * slots, (wave + 1) * slots)
+            part = _take(lanes, np.minimum(rows, count - 1))
+            before = wave * per_wave
+
+            def tell(rounds: int, label: str, before: int = before) -> None:
+                if on_progress is not None:
+                    on_progress(before + rounds, waves * per_wave, label)
+
+            params = jax.tree.map(lambda a, part=part: a[part.seed], starts)
+            result = _run_wave(
+                stages, problem, data, part, params, key, tell, interrupted
+            )
+            if result is None:
+                break
+            kept = int(np.sum(rows < count))
+            done.append(jax.tree.map(lambda a, kept=kept: np.asarray(a)[:kept], result))
+            tell(per_wave, stages[-1].label)
+    if not done:
+        raise KeyboardInterrupt
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *done)
+
+
+def _take(lanes: Lane, rows: np.ndarray) -> Lane:
+    weights = lanes.weights[rows] if lanes.weights.ndim == 2 else lanes.weights
+    return Lane(lanes.lam[rows], weights, lanes.seed[rows])
+
+
+def _run_wave(
+    stages, problem, data, lanes, params, key, tell, interrupted
+) -> tuple[Params, Info] | None:
+    """All stages of one wave; None if interrupted."""
+    status = jnp.full(lanes.lam.shape, Status.running, jnp.int32)
+    info, before = None, 0
+    for stage in stages:
+        numbers, program = trees.partition((stage.build, problem, data))
+        carry = start(program, numbers, lanes, params, status)
+        done, rounds = 0, 1
+        while done < stage.rounds:
+            begun = time.perf_counter()
+            carry = advance(program, numbers, lanes, carry, key, rounds)
+            running = bool(jnp.any(carry.status == Status.running))  # waits
+            seconds = time.perf_counter() - begun
+            done += rounds
+            tell(before + done, stage.label)
+            if interrupted():
+                return None
+            if not running:
+                break
+            faster = CHUNK_SECONDS / max(seconds, 1e-6)
+            rounds = int(np.clip(rounds * faster, 1, stage.rounds - done or 1))
+        params, ended = finish(program, numbers, lanes, carry)
+        info = ended if info is None else _after(info, ended)
+        diverged = info.status == Status.diverged
+        status = jnp.where(diverged, info.status, jnp.int32(Status.running))
+        before += stage.rounds
+    return params, info
+
+
+def _after(first: Info, second: Info) -> Info:
+    """Info of two stages in a row; what had diverged stays so."""
+    diverged = first.status == Status.diverged
+    return second._replace(
+        status=jnp.where(diverged, first.status, second.status),
+        n_iter=first.n_iter + second.n_iter,
+    )
+
+
+def slots_for(problem: Problem, data: Data, params: Params, lanes: int) -> int:
+    """How many lanes a wave has: as many as keep the device busy and fit its memory.
+
+    A lane's memory is estimated by the arrays of one full forward pass. A function
+    of problem, data and device, except that a single lane is run alone.
+    """
+    if lanes == 1:
+        return 1
+    device = jax.devices()[0]
+    most, budget = HOST_SLOTS, HOST_BYTES
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        most, budget = DEVICE_SLOTS, stats.get("bytes_limit", 2**33) // 4
+    shares = jax.ShapeDtypeStruct(data.X.shape[:1], data.X.dtype)
+    jaxpr = jax.make_jaxpr(functools.partial(objective.smooth, problem))(
+        params, data, shares
+    )
+    each = 3 * sum(
+        var.aval.size * var.aval.dtype.itemsize
+        for equation in jaxpr.jaxpr.eqns
+        for var in equation.outvars
+    )
+    fits = max(1, budget // max(each, 1))
+    return min(most, 2 ** int(np.log2(fits)))
+
+
+@contextlib.contextmanager
+def catch_interrupt() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a flag, so that finished work is not lost."""
+    pressed: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    previous = signal.getsignal(signal.SIGINT) or signal.default_int_handler
+
+    def handler(number, frame):
+        pressed.append(number)
+        signal.signal(signal.SIGINT, previous)  # the second one is the caller's
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,114 @@
+"""Networks: `mlp` of any depth; depth 0 is the linear model.
+
+A user's own model is `Model(init, apply)` over any pytree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+
+from regjax.names import one_of
+from regjax.types import Array, Model, Params
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "sigmoid": jax.nn.sigmoid,
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "gelu": jax.nn.gelu,
+    "silu": jax.nn.silu,
+    "softplus": jax.nn.softplus,
+}
+
+
+def mlp(
+    sizes: Sequence[int],
+    activation: str | Callable[[Array], Array] = "sigmoid",
+    bias: bool = True,
+) -> Model:
+    r"""Fully connected network, linear in its last layer.
+
+    .. math:: h_0 = x, \quad h_l = \sigma(W_l' h_{l-1} + b_l), \quad
+              \eta = W_L' h_{L-1} + b_L
+
+    Params are a tuple with one dict a layer: `w [d_in, d_out]` and, with bias,
+    `b [d_out]`; their key paths are `0/w`, `0/b`, `1/w`, ... The seed's network
+    is `mlp([d, m, k], bias=False)`.
+
+    Args:
+      sizes: inputs, hidden units ..., outputs. Two sizes make a linear model,
+        which starts at 0; deeper ones start at LeCun-normal weights (He for relu),
+        zero biases.
+      activation: a name in `ACTIVATIONS`, or an elementwise function.
+      bias: whether layers have biases.
+
+    Returns:
+      A Model with `apply(params, X [n, sizes[0]]) -> eta [n, sizes[-1]]`.
+
+    Raises:
+      ValueError: fewer than two sizes, a size below 1, an unknown activation.
+    """
+    sizes = tuple(int(size) for size in sizes)
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise ValueError(f"sizes: need two or more sizes of at least 1, got {sizes}")
+    config = None
+    if isinstance(activation, str):
+        activation = one_of("activation", activation, ACTIVATIONS)
+        arguments = {"sizes": list(sizes), "activation": activation, "bias": bias}
+        config = ("mlp", arguments)
+    return Model(
+        init=Partial(mlp_init, sizes, activation, bool(bias)),
+        apply=Partial(mlp_apply, activation),
+        affine=len(sizes) == 2,
+        config=config,
+    )
+
+
+def linear(p: int, k: int = 1, bias: bool = True) -> Model:
+    """Linear model `eta = X w + b`: `mlp([p, k])`.
+
+    Args:
+      p: number of inputs.
+      k: number of outputs.
+      bias: whether there is an intercept.
+
+    Returns:
+      An affine Model with params `({"w": [p, k], "b": [k]},)`.
+    """
+    return mlp([p, k], bias=bias)
+
+
+def mlp_init(
+    sizes: tuple[int, ...], activation: str | Callable, bias: bool, key: Array
+) -> Params:
+    """Params of `mlp` at their random start."""
+    keys = jax.random.split(key, len(sizes) - 1)
+    gain = 2.0 if activation == "relu" else 1.0
+    layers = []
+    for layer_key, d_in, d_out in zip(keys, sizes[:-1], sizes[1:], strict=True):
+        scale = (gain / d_in) ** 0.5 if len(sizes) > 2 else 0.0
+        layer = {"w": scale * jax.random.normal(layer_key, (d_in, d_out))}
+        if bias:
+            layer["b"] = jnp.zeros(d_out)
+        layers.append(layer)
+    return tuple(layers)
+
+
+def mlp_apply(activation: str | Callable, params: Params, X: Array) -> Array:
+    """Forward pass of `mlp`: `X [n, d] -> eta [n, k]`."""
+    nonlinear = ACTIVATIONS[activation] if isinstance(activation, str) else activation
+    h = X
+    for layer in params[:-1]:
+        h = nonlinear(_affine(layer, h))
+    return _affine(params[-1], h)
+
+
+def _affine(layer: dict[str, Array], h: Array) -> Array:
+    eta = h @ layer["w"]
+    return eta + layer["b"][None, :] if "b" in layer else eta
+
+
+REGISTRY: dict[str, Callable[..., Model]] = {"mlp": mlp}

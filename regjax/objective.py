@@ -1,0 +1,80 @@
+r"""The equation.
+
+.. math:: F(w; \lambda) = \frac{1}{S} \sum_i s_i \, \ell(f(x_i; w) + o_i, y_i)
+          + \lambda \, \Omega(w) + \frac{\rho}{2} \|w\|^2, \qquad S = \sum_i s_i
+
+`smooth` is what a gradient sees; the penalty is met by its prox.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from regjax import trees
+from regjax.types import Array, Data, Params, Problem
+
+
+def data_loss(problem: Problem, params: Params, data: Data, shares: Array) -> Array:
+    """Weighted loss `sum_i shares_i * loss_i`.
+
+    Args:
+      problem: the equation.
+      params: of the model.
+      data: rows.
+      shares: [n] sample weights over their sum; a row of share 0 is left out,
+        whatever its loss.
+
+    Returns:
+      [].
+    """
+    eta = problem.model.apply(params, data.X)
+    if data.offset is not None:
+        eta = eta + data.offset
+    # Select before the loss as well: 0 * inf is nan, also in a gradient.
+    kept = shares > 0
+    eta = jnp.where(kept[:, None], eta, 0.0)
+    losses = problem.loss.value(eta, data.y)
+    return jnp.sum(jnp.where(kept, shares * losses, 0.0))
+
+
+def ridge(problem: Problem, params: Params) -> Array:
+    """`ridge/2 |weights|^2`, biases left out."""
+    squares = trees.sum_selected(
+        lambda w: jnp.sum(w**2), trees.select(params), params
+    )
+    return 0.5 * problem.ridge * squares
+
+
+def smooth(problem: Problem, params: Params, data: Data, shares: Array) -> Array:
+    """The smooth part: data loss plus ridge, []."""
+    return data_loss(problem, params, data, shares) + ridge(problem, params)
+
+
+def objective(
+    problem: Problem, params: Params, data: Data, shares: Array, lam: Array
+) -> Array:
+    """F(params; lam), []."""
+    return smooth(problem, params, data, shares) + problem.penalty.value(params, lam)
+
+
+def prox_step(
+    problem: Problem, params: Params, grad: Params, lam: Array, step: Any
+) -> Params:
+    """`prox(params - step * grad, lam, step)`."""
+    moved = jax.tree.map(lambda w, g: w - step * g, params, grad)
+    return problem.penalty.prox(moved, lam, step)
+
+
+def kkt_residual(
+    problem: Problem, params: Params, grad: Params, lam: Array, step: Array
+) -> Array:
+    """Max-norm of `(w - prox_step(w)) / step`, []; 0 iff w is stationary.
+
+    In units of the gradient, so of lam. For a convex problem it bounds the
+    distance of a subgradient of F from 0.
+    """
+    moved = prox_step(problem, params, grad, lam, step)
+    return trees.max_abs(jax.tree.map(lambda w, v: (w - v) / step, params, moved))

@@ -1,0 +1,303 @@
+"""`fit` and `fit_path`: one lam, or a whole path of them at once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from regjax import grids, inputs, lanes, solvers, trees
+from regjax.progress import progress_bar
+from regjax.results import Fit, Path
+from regjax.types import Data, Lane, Params, Problem, Stage, Status
+
+
+def fit(
+    problem: Problem,
+    X: Any,
+    y: Any,
+    lam: float,
+    *,
+    solver: tuple[Stage, ...] | None = None,
+    sample_weight: Any = None,
+    offset: Any = None,
+    standardize: bool = False,
+    init: Params | None = None,
+    key: Any = None,
+) -> Fit:
+    """Minimise F(params; lam) for one lam: seed 0 of `fit_path` with the same key.
+
+    Args:
+      problem: the equation.
+      X: [n, p] inputs; more axes if the model takes them.
+      y: [n] or [n, k], as the loss takes it.
+      lam: [] weight of the penalty, >= 0.
+      solver: see `fit_path`.
+      sample_weight: see `fit_path`.
+      offset: see `fit_path`.
+      standardize: see `fit_path`.
+      init: see `fit_path`.
+      key: see `fit_path`.
+
+    Returns:
+      A Fit: params and what `Path` says of one lam.
+
+    Raises:
+      ValueError: input that cannot be used; the message names the argument.
+    """
+    lam = inputs.check_lam(lam)
+    path = fit_path(
+        problem,
+        X,
+        y,
+        lams=np.array([lam]),
+        solver=solver,
+        sample_weight=sample_weight,
+        offset=offset,
+        standardize=standardize,
+        init=init,
+        key=key,
+    )
+    return path[0]
+
+
+def fit_path(
+    problem: Problem,
+    X: Any,
+    y: Any,
+    lams: Any = 100,
+    *,
+    solver: tuple[Stage, ...] | None = None,
+    seeds: int = 1,
+    sample_weight: Any = None,
+    offset: Any = None,
+    standardize: bool = False,
+    init: Params | None = None,
+    key: Any = None,
+    progress: bool | Callable[[int, int, str], None] = False,
+) -> Path:
+    """Minimise F(params; lam) for many lams at once.
+
+    Args:
+      problem: the equation.
+      X: [n, p] inputs; more axes if the model takes them. float64 is kept if jax
+        has 64 bits on.
+      y: [n] or [n, k], as the loss takes it.
+      lams: how many, on an automatic geometric grid (see `regjax.grids`); or which,
+        [L], all kept, sorted descending.
+      solver: from `regjax.solvers`. None picks `proximal_gradient()` for an affine
+        model with a convex loss and penalty, else `minibatch()`.
+      seeds: how many starting points per lam. Seed s starts from
+        `model.init(fold_in(key, s))`; all lams of a seed share that start and all
+        lanes share their batches, so adding a lam or a seed changes no other.
+      sample_weight: [n], >= 0; the loss is the weighted mean. None for 1.
+      offset: [n] or [n, k], added to the linear predictor and not fitted.
+      standardize: fit on columns of weighted mean 0 and standard deviation 1 (1/n).
+        The path keeps both, so that `predict` takes raw X and `coef` is in raw
+        units; `params` are those of the standardised problem.
+      init: params to start from instead of the model's own.
+      key: a jax.random key; None for `jax.random.key(0)`.
+      progress: show a bar (needs tqdm), or a function `(done, total, label)`.
+
+    Returns:
+      A Path. After a Ctrl-C it holds the lams that had finished; if none had,
+      KeyboardInterrupt goes on.
+
+    Raises:
+      ValueError: input that cannot be used; the message names the argument.
+    """
+    problem = inputs.check_problem(problem)
+    wanted = inputs.check_lams(lams)
+    seeds = _at_least_one("seeds", seeds)
+    data, weights = inputs.check_data(problem, X, y, sample_weight, offset)
+    center = scale = None
+    if standardize:
+        center, scale = inputs.standardisation(np.asarray(data.X), weights)
+        data = data._replace(X=(data.X - center) / scale)
+    key = jax.random.key(0) if key is None else key
+    starts = _starts(problem, data, init, key, seeds)
+    solver = solver if solver is not None else pick_solver(problem)
+    _check_solver(solver)
+
+    first = jax.tree.map(lambda a: a[0], starts)
+    sweep = functools.partial(
+        _sweep, solver, problem, data, weights, starts, key, progress=progress
+    )
+    if isinstance(wanted, int):
+        top = _top(problem, data, weights, first, sweep)
+        wanted = grids.geometric(
+            top, grids.ratio_for(data.X.shape[0], data.X.shape[1]), wanted
+        )
+    null = float(_null_loss(problem, first, data, weights))
+    saturated = _saturated(problem, data, weights)
+    params, info = sweep(wanted, seeds)
+    kept = len(info.status) // seeds  # fewer than asked for after a Ctrl-C
+    params, info = jax.tree.map(
+        lambda a: a[: kept * seeds].reshape(kept, *[seeds] * (seeds > 1), *a.shape[1:]),
+        (params, info),
+    )
+    return Path(
+        lams=wanted[:kept].astype(data.X.dtype),
+        params=params,
+        loss=info.loss,
+        penalty=info.penalty,
+        objective=info.objective,
+        n_nonzero=info.n_nonzero,
+        dev_ratio=_dev_ratio(info.loss, null, saturated),
+        kkt=info.kkt,
+        gap=None,
+        n_iter=info.n_iter,
+        step=info.step,
+        status=info.status,
+        null_loss=null,
+        saturated_loss=saturated,
+        seeds=seeds,
+        problem=problem,
+        center=center,
+        scale=scale,
+        feature_names=tuple(map(str, X.columns)) if hasattr(X, "columns") else None,
+    )
+
+
+def pick_solver(problem: Problem) -> tuple[Stage, ...]:
+    """What `solver=None` means: full batch where convex, else minibatch."""
+    convex = problem.model.affine and problem.loss.convex and problem.penalty.convex
+    return solvers.proximal_gradient() if convex else solvers.minibatch()
+
+
+def _at_least_one(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name}: must be an integer of at least 1, got {value}")
+    return int(value)
+
+
+def _check_solver(solver: Any) -> None:
+    if not isinstance(solver, tuple) or not all(isinstance(s, Stage) for s in solver):
+        raise ValueError(
+            "solver: must come from regjax.solvers, such as "
+            f"rj.solvers.minibatch(...), got {type(solver).__name__}"
+        )
+
+
+def _starts(
+    problem: Problem, data: Data, init: Params | None, key: Any, seeds: int
+) -> Params:
+    """Starting params of every seed, [seeds, ...], in the dtype of X."""
+    keys = jax.vmap(lambda s: jax.random.fold_in(key, s))(jnp.arange(seeds))
+    starts = jax.vmap(problem.model.init)(keys)
+    starts = jax.tree.map(lambda a: a.astype(data.X.dtype), starts)
+    grids.penalised(problem, starts)  # an error if `where` matches nothing
+    if init is None:
+        return starts
+    one = jax.tree.map(lambda a: a[0], starts)
+    given = inputs.check_init(init, one)
+    return jax.tree.map(lambda a: jnp.stack([a] * seeds), given)
+
+
+def _sweep(
+    solver: tuple[Stage, ...],
+    problem: Problem,
+    data: Data,
+    weights: np.ndarray,
+    starts: Params,
+    key: Any,
+    lams: np.ndarray,
+    seeds: int,
+    progress: Any,
+) -> tuple[Params, Any]:
+    """All lanes of a grid, lam by lam and within a lam seed by seed."""
+    dtype = data.X.dtype
+    lam = jnp.asarray(np.repeat(lams, seeds), dtype)
+    seed = jnp.asarray(np.tile(np.arange(seeds), len(lams)))
+    first = jax.tree.map(lambda a: a[0], starts)
+    # A stream of its own, so that no start shares its bits with the batches.
+    order_key = jax.random.fold_in(key, np.uint32(2**32 - 1))
+    with progress_bar(progress) as on_progress:
+        return lanes.run(
+            solver,
+            problem,
+            data,
+            Lane(lam, jnp.asarray(weights, dtype), seed),
+            starts,
+            order_key,
+            lanes.slots_for(problem, data, first, lam.shape[0]),
+            on_progress,
+        )
+
+
+def _top(
+    problem: Problem, data: Data, weights: np.ndarray, start: Params, sweep: Any
+) -> float:
+    """Where the automatic grid starts: lambda_max, or a bracket of it."""
+    shares = jnp.asarray(weights / weights.sum())
+    if problem.model.affine and problem.loss.convex:
+        numbers, program = trees.partition((problem, start, data))
+        top = float(_top_of_grid(program, numbers, shares))
+    else:
+        top = _bracket(problem, data, start, shares, sweep)
+    if not 0 < top < np.inf:
+        raise ValueError(
+            "lams: no automatic grid, because no penalised weight has a gradient at "
+            "the null model (is y constant, or X?); give the lams"
+        )
+    return top
+
+
+def _bracket(
+    problem: Problem, data: Data, start: Params, shares: Any, sweep: Any
+) -> float:
+    """One coarse sweep, again a hundred times higher while nothing is emptied."""
+    lams = grids.coarse(problem, start, data, shares)
+    null = float(_null_loss(problem, start, data, shares))
+    slopes = jax.tree.map(jnp.ones_like, start)
+    selects = bool(jnp.isfinite(problem.penalty.lambda_max(slopes)))
+    for _ in range(3):
+        _, info = sweep(lams, 1)
+        if selects:
+            empty = info.n_nonzero == 0
+        else:
+            empty = info.loss > 0.999 * null
+        top = grids.bracket(lams, empty & (info.status != Status.diverged))
+        if top is not None:
+            return top
+        lams = lams * 100.0
+    raise ValueError(
+        f"lams: no automatic grid, because no lam up to {lams[0] / 100:.3g} empties "
+        "the model in training; give the lams, or more epochs"
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _top_of_grid(program, numbers, shares):
+    problem, start, data = trees.combine(numbers, program)
+    return grids.top_of_grid(problem, start, data, shares)
+
+
+def _null_loss(problem: Problem, start: Params, data: Data, weights: Any) -> Any:
+    numbers, program = trees.partition((problem, start, data))
+    return _jitted_null_loss(program, numbers, jnp.asarray(weights / weights.sum()))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _jitted_null_loss(program, numbers, shares):
+    problem, start, data = trees.combine(numbers, program)
+    return grids.null_loss(problem, start, data, shares)
+
+
+def _saturated(problem: Problem, data: Data, weights: np.ndarray) -> float:
+    if problem.loss.saturated is None:
+        return 0.0
+    least = np.asarray(problem.loss.saturated(data.y))
+    return float((weights * least).sum() / weights.sum())
+
+
+def _dev_ratio(loss: np.ndarray, null: float, saturated: float) -> np.ndarray:
+    """1 - deviance / null deviance; 0 where the null model is already perfect."""
+    room = null - saturated
+    if not room > 0:
+        return np.zeros_like(loss)
+    return 1 - (loss - saturated) / room

@@ -1,0 +1,37 @@
+"""The progress bar, on the host between compiled chunks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+Progress = Callable[[int, int, str], None]
+
+
+@contextlib.contextmanager
+def progress_bar(progress: Any) -> Iterator[Progress | None]:
+    """A callback `(done, total, label)`: None, the user's own, or a tqdm bar.
+
+    Raises:
+      ValueError: a bar is wanted and tqdm is not installed.
+    """
+    if not progress:
+        yield None
+        return
+    if callable(progress):
+        yield progress
+        return
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        raise ValueError("progress: needs tqdm: pip install 'regjax[cli]'") from None
+    bar = tqdm(total=None, unit="round", leave=False)
+
+    def update(done: int, total: int, label: str) -> None:
+        bar.total = total
+        bar.set_description(label, refresh=False)
+        bar.update(done - bar.n)
+
+    with bar:
+        yield update

@@ -1,0 +1,387 @@
+"""`Path`: what a sweep found, as a table, as predictions, as a file."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from regjax import storage
+from regjax.types import Params, Problem, Status
+
+PER_LANE = (
+    "loss",
+    "penalty",
+    "objective",
+    "n_nonzero",
+    "dev_ratio",
+    "kkt",
+    "n_iter",
+    "step",
+    "status",
+)
+TYPES = ("link", "response", "class")
+
+
+class Fit(NamedTuple):
+    """One lam of a Path (see there for shapes, less the leading [L])."""
+
+    lam: float
+    params: Params
+    loss: Any
+    penalty: Any
+    objective: Any
+    n_nonzero: Any
+    dev_ratio: Any
+    kkt: Any
+    n_iter: Any
+    step: Any
+    status: Any
+    path: Path
+
+    def predict(self, X: Any, type: str = "response") -> np.ndarray:
+        """See `Path.predict`: [n, k]; [n] for classes."""
+        return self.path.predict(X, type=type)[0]
+
+    def score(self, X: Any, y: Any) -> np.ndarray:
+        """See `Path.score`: []."""
+        return self.path.score(X, y)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Path:
+    """A regularization path: L lams, largest first.
+
+    Every array of a lane has shape [L], or [L, seeds] where seeds > 1.
+
+    Attributes:
+      lams: [L] descending.
+      params: pytree, [L, ...] or [L, seeds, ...].
+      loss: weighted mean loss.
+      penalty: lam * Omega.
+      objective: loss + penalty + ridge/2 |weights|^2.
+      n_nonzero: penalised weights that are not 0.
+      dev_ratio: share of the null deviance that is explained.
+      kkt: KKT residual in units of lam, see `types.Info`.
+      gap: duality gap; None: not computed yet.
+      n_iter: epochs and full-batch steps.
+      step: step size at which kkt was taken.
+      status: int32, members of `Status`.
+      null_loss: mean loss of the model without inputs.
+      saturated_loss: least mean loss of any model.
+      seeds: starting points per lam.
+      problem: the equation; None if it was loaded and is not the library's own.
+      center: [p] subtracted from inputs first, or None.
+      scale: [p] inputs are divided by it, or None.
+      feature_names: of the p inputs, or None.
+      class_names: of the classes, or None.
+      scores: name -> like loss, columns to show beside (accuracy, R2).
+      settings: whatever the caller wants to travel along; JSON.
+    """
+
+    lams: np.ndarray
+    params: Params
+    loss: np.ndarray
+    penalty: np.ndarray
+    objective: np.ndarray
+    n_nonzero: np.ndarray
+    dev_ratio: np.ndarray
+    kkt: np.ndarray
+    n_iter: np.ndarray
+    step: np.ndarray
+    status: np.ndarray
+    null_loss: float
+    saturated_loss: float
+    seeds: int = 1
+    problem: Problem | None = None
+    gap: np.ndarray | None = None
+    center: np.ndarray | None = None
+    scale: np.ndarray | None = None
+    feature_names: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] | None = None
+    scores: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Number of lams."""
+        return len(self.lams)
+
+    def __getitem__(self, index: int) -> Fit:
+        """The fit of one lam, by its place in `lams`."""
+        index = range(len(self))[index]
+        one = self.take(slice(index, index + 1))
+        values = {name: getattr(self, name)[index] for name in PER_LANE}
+        params = jax.tree.map(lambda a: a[index], self.params)
+        return Fit(float(self.lams[index]), params, **values, path=one)
+
+    def take(self, which: Any) -> Path:
+        """A path of some of the lams, chosen by a slice or an index array."""
+        arrays = {name: getattr(self, name)[which] for name in ("lams", *PER_LANE)}
+        return dataclasses.replace(
+            self,
+            **arrays,
+            gap=None if self.gap is None else self.gap[which],
+            params=jax.tree.map(lambda a: a[which], self.params),
+            scores={name: values[which] for name, values in self.scores.items()},
+        )
+
+    def replace(self, **changes: Any) -> Path:
+        """A path with some attributes changed."""
+        return dataclasses.replace(self, **changes)
+
+    def predict(self, X: Any, lam: Any = None, type: str = "response") -> np.ndarray:
+        """Predictions at every lam, or at one.
+
+        Args:
+          X: [n, ...] raw inputs; a standardised path standardises them itself.
+          lam: None for all; or a number: affine models interpolate their params
+            linearly in lam, networks take the nearest (in log lam), and a lam
+            outside the path takes its end.
+          type: "link" (eta), "response" (the expected y) or "class".
+
+        Returns:
+          [L, n, k] (seeds > 1: [L, seeds, n, k]), without L for one lam; for
+          "class" without k: class numbers, or class names where they are known.
+
+        Raises:
+          ValueError: an unknown type, X of the wrong shape or not finite, or a path
+            without its problem.
+        """
+        if type not in TYPES:
+            raise ValueError(f"type: must be one of {', '.join(TYPES)}, got {type!r}")
+        problem = self._problem()
+        X = self._inputs(X)
+        if lam is None:
+            params = self.params
+        else:
+            params = jax.tree.map(lambda a: a[None], self.params_at(lam))
+        eta = _apply(problem, params, X, self.seeds)
+        out = self._typed(eta, type)
+        return out if lam is None else out[0]
+
+    def params_at(self, lam: float) -> Params:
+        """Params at one lam, as `predict` takes them."""
+        lam = _usable_lam(lam)
+        descending = np.asarray(self.lams, float)
+        if self._problem().model.affine:
+            at = np.interp(lam, descending[::-1], np.arange(len(self))[::-1])
+        else:
+            tiny = np.finfo(float).tiny
+            distance = np.abs(np.log((descending + tiny) / (lam + tiny)))
+            at = float(np.argmin(distance))
+        low = int(at)
+        share = np.float32(at - low)
+        if share == 0:
+            return jax.tree.map(lambda a: a[low], self.params)
+        return jax.tree.map(
+            lambda a: (1 - share) * a[low] + share * a[low + 1], self.params
+        )
+
+    def coef(self, lam: Any = None) -> dict[str, np.ndarray]:
+        """Coefficients of a linear model in raw units of X.
+
+        Args:
+          lam: None for all; or a number, as in `predict`.
+
+        Returns:
+          `{"w": [L, p, k], "b": [L, k]}`, without L for one lam; with seeds > 1
+          they stand after L.
+
+        Raises:
+          ValueError: the path is not of `models.linear`.
+        """
+        problem = self._problem()
+        config = problem.model.config
+        if config is None or len(config[1].get("sizes", ())) != 2:
+            raise ValueError("coef: only for models.linear; use params, or predict")
+        layer = (self.params if lam is None else self.params_at(lam))[0]
+        w = np.asarray(layer["w"])
+        b = np.asarray(layer.get("b", np.zeros_like(w[..., 0, :])))
+        if self.scale is not None:
+            w = w / np.asarray(self.scale)[:, None]
+            b = b - np.einsum("p,...pk->...k", np.asarray(self.center), w)
+        return {"w": w, "b": b}
+
+    def score(self, X: Any, y: Any) -> np.ndarray:
+        """Accuracy where y holds classes, R2 otherwise, at every lam.
+
+        Args:
+          X: [n, ...] raw inputs.
+          y: [n] or [n, k], as `fit_path` takes it.
+
+        Returns:
+          [L] or [L, seeds].
+        """
+        loss = self._problem().loss
+        mean = self.predict(X)
+        encode = loss.encode or (lambda y, k: np.reshape(y, (len(y), -1)))
+        truth = np.asarray(encode(np.asarray(y), mean.shape[-1]))
+        if loss.classes:
+            return np.mean(_class_number(mean) == _class_number(truth), axis=-1)
+        residual = np.mean((mean - truth) ** 2, axis=(-2, -1))
+        spread = np.mean((truth - truth.mean(0)) ** 2)
+        return 1 - residual / np.maximum(spread, np.finfo(float).tiny)
+
+    def table(self) -> str:
+        """glmnet's table (Df, %Dev, Lambda), scores, KKT residual and status."""
+        from regjax.table import format_table
+
+        return format_table(self)
+
+    __str__ = table
+
+    def __repr__(self) -> str:
+        """One line."""
+        ends = f"{self.lams[0]:.3g} ... {self.lams[-1]:.3g}"
+        return f"Path({len(self)} lams {ends}, {self.seeds} seeds)"
+
+    def plot(self, file: Any = None) -> Any:
+        """Draw the path; see `regjax.plotting.plot`."""
+        from regjax.plotting import plot
+
+        return plot(self, file)
+
+    def save(self, file: Any) -> None:
+        """Write an npz file, whole or not at all; see `regjax.storage`."""
+        storage.save(file, self._header(), self._arrays())
+
+    def to_xarray(self) -> Any:
+        """Everything but params as an `xarray.Dataset` over lam (and seed)."""
+        import xarray
+
+        dims = ("lam", "seed")[: self.loss.ndim]
+        columns = {**{name: getattr(self, name) for name in PER_LANE}, **self.scores}
+        return xarray.Dataset(
+            {name: (dims, values) for name, values in columns.items()},
+            coords={"lam": self.lams},
+        )
+
+    def _problem(self) -> Problem:
+        if self.problem is None:
+            raise ValueError(
+                "problem: this path was loaded without its problem, which is not made "
+                "of the library's own parts; use load(file, problem=...)"
+            )
+        return self.problem
+
+    def _inputs(self, X: Any) -> jax.Array:
+        X = np.asarray(X)
+        if X.dtype.kind not in "biuf" or X.ndim < 2 or not np.all(np.isfinite(X)):
+            raise ValueError(f"X: must be finite numbers [n, p], got {X.dtype} {X.shape}")
+        dtype = self.lams.dtype
+        if self.scale is not None and X.shape[1:] == self.scale.shape:
+            X = (X - self.center) / self.scale
+        config = self._problem().model.config
+        if config is not None and X.shape[1] != config[1]["sizes"][0]:
+            takes = config[1]["sizes"][0]
+            raise ValueError(f"X: has {X.shape[1]} columns, the model takes {takes}")
+        return jnp.asarray(X.astype(dtype))
+
+    def _typed(self, eta: jax.Array, type: str) -> np.ndarray:
+        if type == "link":
+            return np.asarray(eta)
+        loss = self._problem().loss
+        mean = eta if loss.mean is None else loss.mean(eta)
+        if type == "response":
+            return np.asarray(mean)
+        if not loss.classes:
+            raise ValueError("type: 'class' needs a loss of classes")
+        numbers = _class_number(np.asarray(mean))
+        return numbers if self.class_names is None else np.array(self.class_names)[numbers]
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "dims": {"lams": len(self), "seeds": self.seeds},
+            "null_loss": self.null_loss,
+            "saturated_loss": self.saturated_loss,
+            "problem": storage.describe_problem(self.problem),
+            "params": storage.describe_tree(self.params),
+            "feature_names": self.feature_names,
+            "class_names": self.class_names,
+            "scores": list(self.scores),
+            "settings": self.settings,
+        }
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        arrays = {name: getattr(self, name) for name in ("lams", *PER_LANE)}
+        for name in ("gap", "center", "scale"):
+            if getattr(self, name) is not None:
+                arrays[name] = getattr(self, name)
+        scores = {f"scores/{name}": values for name, values in self.scores.items()}
+        return {**arrays, **scores, **storage.leaves_by_path(self.params)}
+
+
+def load(file: Any, problem: Problem | None = None) -> Path:
+    """Read a path that `Path.save` wrote. It never runs code from the file.
+
+    Args:
+      file: path of the npz file.
+      problem: what the path solved; needed to predict with parts that are not the
+        library's own, and to give `params` their own pytree type back.
+
+    Returns:
+      The Path.
+
+    Raises:
+      ValueError: not there, not such a file, truncated or changed.
+    """
+    header, arrays = storage.load(file)
+    with storage.malformed(file):
+        if problem is None:
+            problem = storage.build_problem(header["problem"])
+            params = storage.build_tree(header["params"], arrays)
+        else:
+            params = storage.leaves_like(problem.model.init, arrays)
+        names = {name: header[name] for name in ("feature_names", "class_names")}
+        path = Path(
+            lams=arrays["lams"],
+            params=params,
+            **{name: arrays[name] for name in PER_LANE},
+            **{name: arrays.get(name) for name in ("gap", "center", "scale")},
+            **{k: None if v is None else tuple(v) for k, v in names.items()},
+            null_loss=float(header["null_loss"]),
+            saturated_loss=float(header["saturated_loss"]),
+            seeds=int(header["dims"]["seeds"]),
+            problem=problem,
+            scores={name: arrays[f"scores/{name}"] for name in header["scores"]},
+            settings=dict(header["settings"]),
+        )
+        shape = (len(path),) if path.seeds == 1 else (len(path), path.seeds)
+        for name in PER_LANE:
+            if getattr(path, name).shape != shape:
+                raise ValueError(f"{name} has shape {getattr(path, name).shape}")
+    return path
+
+
+def worst_status(path: Path) -> np.ndarray:
+    """The worst status over seeds, [L]."""
+    return path.status if path.seeds == 1 else path.status.max(axis=1)
+
+
+def _usable_lam(lam: Any) -> float:
+    if isinstance(lam, str):
+        raise ValueError(f"lam: {lam!r} is known after cross-validation only")
+    if not np.ndim(lam) == 0 or not np.isfinite(lam) or lam < 0:
+        raise ValueError(f"lam: must be a finite number >= 0, got {lam}")
+    return float(lam)
+
+
+def _class_number(mean: np.ndarray) -> np.ndarray:
+    if mean.shape[-1] == 1:
+        return (mean[..., 0] > 0.5).astype(int)
+    return np.argmax(mean, axis=-1)
+
+
+def _apply(problem: Problem, params: Params, X: jax.Array, seeds: int) -> jax.Array:
+    """Eta of every lane, a few lanes at a time."""
+    one = jax.jit(lambda p: problem.model.apply(p, X))
+    params = jax.tree.map(jnp.asarray, params)
+    if seeds == 1:
+        return jax.lax.map(one, params, batch_size=16)
+    return jax.lax.map(jax.vmap(one), params, batch_size=16)
+
+
+__all__ = ["Fit", "Path", "Status", "load", "worst_status"]

@@ -1,0 +1,190 @@
+"""Minibatch training by any optax optimiser, then a full-batch polish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.tree_util import Partial
+
+from regjax import objective, transforms, trees
+from regjax.names import one_of
+from regjax.solvers.proximal_gradient import build as build_polish
+from regjax.solvers.report import gradient_scale, report
+from regjax.types import Array, Data, Info, Lane, Params, Problem, Solver, Stage, Status
+
+LEARNING_RATES = {"adam": 1e-2, "sgd": 1e-1}
+
+
+def minibatch(
+    optimizer: str | Callable[[Any, Any], optax.GradientTransformation] = "adam",
+    batch_size: int | None = 128,
+    epochs: int = 50,
+    polish: int = 30,
+    learning_rate: float | None = None,
+    tol: float = 1e-3,
+) -> tuple[Stage, ...]:
+    r"""Stochastic training, the same batches for every lane.
+
+    The gradient of a batch of B of n rows is that of
+    `n / (B S) sum of s_i loss_i + ridge/2 |weights|^2`, which is unbiased. An epoch
+    is `ceil(n / B)` batches of a new permutation; the last is filled up with its
+    first rows.
+
+    A minibatch prox does not find the support, however small the step: a zero moves
+    whenever the noisy gradient exceeds lam. So training ends with `polish` rounds
+    of `proximal_gradient`; status and KKT residual are taken there.
+
+    Args:
+      optimizer: `"adam"` or `"sgd"` (momentum 0.9), proximal and with a cosine
+        decay of the learning rate to 0; or a function `(penalty, lam) ->
+        optax.GradientTransformation` such as
+        `functools.partial(rj.transforms.proximal_adam, 1e-3)`.
+      batch_size: rows a step; None, or n and more, for all rows.
+      epochs: passes over the rows.
+      polish: full-batch rounds after it; 0 for none.
+      learning_rate: at the start, for a named optimiser only; default 0.01 for
+        adam, 0.1 for sgd (for inputs of about unit scale).
+      tol: converged when the KKT residual is at most tol times the max-norm of the
+        gradient at all-zero params.
+
+    Returns:
+      One stage, or two.
+
+    Raises:
+      ValueError: an unknown name, a bare GradientTransformation, a size below 1.
+    """
+    make = _optimizer(optimizer, learning_rate)
+    for name, value, least in [
+        ("batch_size", batch_size, 1),
+        ("epochs", epochs, 1),
+        ("polish", polish, 0),
+    ]:
+        if value is not None and value < least:
+            raise ValueError(f"{name}: must be at least {least}, got {value}")
+    if not tol > 0:
+        raise ValueError(f"tol: must be positive, got {tol}")
+    rows = None if batch_size is None else int(batch_size)
+    epochs, tol = int(epochs), float(tol)
+    train = Stage(Partial(build, make, rows, epochs, tol), epochs, "epoch")
+    if polish == 0:
+        return (train,)
+    return train, Stage(Partial(build_polish, tol), int(polish), "polish step")
+
+
+def _optimizer(optimizer: Any, learning_rate: float | None) -> Callable:
+    """`make(total_steps, penalty, lam)`, compared by value."""
+    if isinstance(optimizer, optax.GradientTransformation):
+        raise ValueError(
+            "optimizer: give a function (penalty, lam) -> GradientTransformation, "
+            "not a GradientTransformation: lam differs from lane to lane. For one "
+            "without a prox: lambda penalty, lam: optimizer"
+        )
+    if callable(optimizer):
+        if learning_rate is not None:
+            raise ValueError(
+                "learning_rate: only for a named optimizer; give your function its own"
+            )
+        return trees.Frozen(_without_steps, trees.Frozen(optimizer))
+    name = one_of("optimizer", optimizer, LEARNING_RATES)
+    rate = LEARNING_RATES[name] if learning_rate is None else float(learning_rate)
+    if not 0 < rate < float("inf"):
+        raise ValueError(f"learning_rate: must be positive, got {rate}")
+    return Partial(_named, name, rate)
+
+
+def _without_steps(make: Callable, total_steps: int, penalty: Any, lam: Array):
+    return make(penalty, lam)
+
+
+def _named(name: str, rate: Any, total_steps: int, penalty: Any, lam: Array):
+    schedule = optax.cosine_decay_schedule(1.0, total_steps)
+
+    def learning_rate(count):
+        return rate * schedule(count)
+
+    if name == "adam":
+        return transforms.proximal_adam(learning_rate, penalty, lam)
+    return transforms.proximal_sgd(learning_rate, penalty, lam, momentum=0.9)
+
+
+class State(NamedTuple):
+    """What the next epoch needs.
+
+    Attributes:
+      params: current ones.
+      optimizer: optax state.
+      n_iter: [] int32, epochs made.
+    """
+
+    params: Params
+    optimizer: Any
+    n_iter: Array
+
+
+def build(
+    make: Callable,
+    batch_size: int | None,
+    epochs: int,
+    tol: float,
+    problem: Problem,
+    data: Data,
+) -> Solver:
+    """The Solver of one problem and one data set."""
+    n = data.X.shape[0]
+    rows = n if batch_size is None else min(batch_size, n)
+    steps = -(-n // rows)
+
+    def optimizer(lane: Lane) -> optax.GradientTransformation:
+        return make(epochs * steps, problem.penalty, lane.lam)
+
+    def init(lane: Lane, params: Params) -> State:
+        return State(params, optimizer(lane).init(params), jnp.zeros((), jnp.int32))
+
+    def batch(epoch: Array, key: Array) -> Array | None:
+        if rows == n:
+            return None
+        order = jax.random.permutation(jax.random.fold_in(key, epoch), n)
+        return order[jnp.arange(steps * rows) % n].reshape(steps, rows)
+
+    def update(lane: Lane, carry: Any, chosen: Array | None) -> Any:
+        params, state = carry
+        seen = data if chosen is None else jax.tree.map(lambda a: a[chosen], data)
+        s = lane.weights if chosen is None else lane.weights[chosen]
+        shares = s * (n / (rows * jnp.sum(lane.weights)))
+        grad = jax.grad(objective.smooth, argnums=1)(problem, params, seen, shares)
+        updates, state = optimizer(lane).update(grad, state, params)
+        return optax.apply_updates(params, updates), state
+
+    def step(lane: Lane, state: State, order: Array | None) -> State:
+        carry = state.params, state.optimizer
+        if order is None:
+            carry = update(lane, carry, None)
+        else:
+            carry, _ = jax.lax.scan(
+                lambda c, chosen: (update(lane, c, chosen), None), carry, order
+            )
+        return State(*carry, state.n_iter + 1)
+
+    def status(lane: Lane, state: State) -> Array:
+        lost = ~trees.all_finite(state.params)
+        return jnp.where(lost, Status.diverged, Status.running).astype(jnp.int32)
+
+    def finish(lane: Lane, state: State, status: Array) -> tuple[Params, Info]:
+        limit = tol * gradient_scale(problem, state.params, data, lane)
+        info = report(
+            problem,
+            data,
+            lane,
+            state.params,
+            step=jnp.ones_like(lane.lam),
+            tol=limit,
+            status=status,
+            n_iter=state.n_iter,
+        )
+        return state.params, info
+
+    return Solver(init, step, status, finish, batch)

@@ -1,0 +1,174 @@
+"""Full-batch accelerated proximal gradient, monotone, one evaluation a round."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+
+from regjax import objective, trees
+from regjax.solvers.report import gradient_scale, report, shares
+from regjax.types import Array, Data, Info, Lane, Params, Problem, Solver, Stage, Status
+
+
+def proximal_gradient(tol: float = 1e-5, max_iter: int = 5000) -> tuple[Stage, ...]:
+    r"""FISTA with backtracking and function-value restart.
+
+    A round is one trial step from the extrapolated point. It is taken if the
+    quadratic bound holds there and the objective does not rise; else the step is
+    halved, or the momentum dropped. So the objective never rises, on convex and
+    non-convex problems alike, and a round has a fixed cost: all lanes go in step.
+
+    Args:
+      tol: converged when the KKT residual is at most tol times the max-norm of the
+        gradient at all-zero params.
+      max_iter: rounds.
+
+    Returns:
+      One stage.
+
+    Raises:
+      ValueError: tol or max_iter not positive.
+
+    Source: Beck & Teboulle (2009), SIAM J. Imaging Sci. 2; restart of
+    O'Donoghue & Candes (2015), Found. Comput. Math. 15.
+    """
+    if not tol > 0:
+        raise ValueError(f"tol: must be positive, got {tol}")
+    if max_iter < 1:
+        raise ValueError(f"max_iter: must be at least 1, got {max_iter}")
+    return (Stage(Partial(build, float(tol)), int(max_iter), "full-batch step"),)
+
+
+class State(NamedTuple):
+    """What the next round needs.
+
+    Attributes:
+      params: w, the last accepted point; its zeros are exact.
+      ahead: y, the point extrapolated from it.
+      value: [] F(w).
+      momentum: [] t of the FISTA sequence.
+      step: [] step size.
+      residual: [] KKT residual at the last accepted y.
+      tol: [] residual that ends the lane, in absolute units.
+      n_iter: [] int32.
+    """
+
+    params: Params
+    ahead: Params
+    value: Array
+    momentum: Array
+    step: Array
+    residual: Array
+    tol: Array
+    n_iter: Array
+
+
+def build(tol: float, problem: Problem, data: Data) -> Solver:
+    """The Solver of one problem and one data set."""
+    return Solver(
+        init=Partial(_init, tol, problem, data),
+        step=Partial(_step, problem, data),
+        status=_status,
+        finish=Partial(_finish, problem, data),
+        batch=lambda round, key: None,
+    )
+
+
+def _init(tol: float, problem: Problem, data: Data, lane: Lane, params: Params):
+    shared = shares(lane)
+    scale = gradient_scale(problem, params, data, lane)
+    return State(
+        params=params,
+        ahead=params,
+        value=objective.objective(problem, params, data, shared, lane.lam),
+        momentum=jnp.ones_like(lane.lam),
+        step=_first_step(problem, params, data, shared),
+        residual=jnp.full_like(lane.lam, jnp.inf),
+        tol=tol * scale,
+        n_iter=jnp.zeros((), jnp.int32),
+    )
+
+
+def _first_step(problem: Problem, params: Params, data: Data, shared: Array) -> Array:
+    """1 / (largest curvature found by power iteration from the gradient)."""
+    grad = jax.grad(lambda w: objective.smooth(problem, w, data, shared))
+
+    def normalised(v):
+        length = jnp.maximum(trees.max_abs(v), jnp.finfo(shared.dtype).tiny)
+        v = jax.tree.map(lambda x: x / length, v)
+        length = jnp.sqrt(trees.vdot(v, v))
+        return jax.tree.map(lambda x: x / jnp.maximum(length, 1e-3), v)
+
+    def power(_, v_and_curvature):
+        v, _ = v_and_curvature
+        Hv = jax.jvp(grad, (params,), (v,))[1]
+        return normalised(Hv), jnp.sqrt(trees.vdot(Hv, Hv))
+
+    # A little of every direction, for a gradient that is blind to the largest.
+    start = jax.tree.map(lambda g: g + 0.1 * trees.max_abs(g) + 1e-12, grad(params))
+    _, curvature = jax.lax.fori_loop(
+        0, 5, power, (normalised(start), jnp.zeros_like(shared[0]))
+    )
+    usable = jnp.isfinite(curvature) & (curvature > 0)
+    return jnp.where(usable, 1.0 / jnp.where(usable, curvature, 1.0), 1.0)
+
+
+def _step(problem: Problem, data: Data, lane: Lane, state: State, _: Any) -> State:
+    def smooth(w):
+        return objective.smooth(problem, w, data, shares(lane))
+
+    w, y, step = state.params, state.ahead, state.step
+    at_y, grad = jax.value_and_grad(smooth)(y)
+    new = objective.prox_step(problem, y, grad, lane.lam, step)
+    at_new = smooth(new)
+    value = at_new + problem.penalty.value(new, lane.lam)
+
+    moved = jax.tree.map(jnp.subtract, new, y)
+    bound = at_y + trees.vdot(grad, moved) + trees.vdot(moved, moved) / (2 * step)
+    slack = 4 * jnp.finfo(at_y.dtype).eps * (jnp.abs(at_y) + jnp.abs(value))
+    bounded = at_new <= bound + slack  # False for NaN: then the step is halved
+    lower = value <= state.value + slack
+    taken = bounded & lower
+
+    t = 0.5 * (1 + jnp.sqrt(1 + 4 * state.momentum**2))
+    push = (state.momentum - 1) / t
+    ahead = jax.tree.map(lambda c, old: c + push * (c - old), new, w)
+    residual = trees.max_abs(moved) / step
+    measured = taken | (bounded & (state.momentum == 1))  # then y is w
+    return State(
+        params=trees.where(taken, new, w),
+        ahead=trees.where(taken, ahead, trees.where(bounded, w, y)),
+        value=jnp.where(taken, value, state.value),
+        momentum=jnp.where(taken, t, jnp.where(bounded, 1.0, state.momentum)),
+        step=jnp.where(bounded, step, 0.5 * step),
+        residual=jnp.where(measured, residual, state.residual),
+        tol=state.tol,
+        n_iter=state.n_iter + 1,
+    )
+
+
+def _status(lane: Lane, state: State) -> Array:
+    # The residual is one of y; half the tolerance makes room for the step to w.
+    done = state.residual <= 0.5 * state.tol
+    lost = ~jnp.isfinite(state.value)
+    status = jnp.where(done, Status.converged, Status.running)
+    return jnp.where(lost, Status.diverged, status).astype(jnp.int32)
+
+
+def _finish(
+    problem: Problem, data: Data, lane: Lane, state: State, status: Array
+) -> tuple[Params, Info]:
+    info = report(
+        problem,
+        data,
+        lane,
+        state.params,
+        step=state.step,
+        tol=state.tol,
+        status=status,
+        n_iter=state.n_iter,
+    )
+    return state.params, info

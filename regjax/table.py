@@ -1,0 +1,69 @@
+"""The table of a path, as glmnet's users know it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from regjax.types import Status
+
+if TYPE_CHECKING:
+    from regjax.results import Path
+
+MOST_ROWS = 200
+
+
+def format_table(path: Path) -> str:
+    """Df, %Dev, Lambda, scores, KKT residual, status: one row a lam.
+
+    With several seeds numbers are means over seeds, and the status counts them.
+
+    Args:
+      path: what to print; of more than 200 lams only both ends are shown.
+
+    Returns:
+      Text without a trailing newline.
+    """
+    columns = {
+        "": [str(i + 1) for i in range(len(path))],
+        "Df": [f"{x:.0f}" for x in _mean(path.n_nonzero)],
+        "%Dev": [f"{100 * x:.2f}" for x in _mean(path.dev_ratio)],
+        "Lambda": [f"{x:.4g}" for x in path.lams],
+        **{
+            name.capitalize(): [f"{x:.4f}" for x in _mean(values)]
+            for name, values in path.scores.items()
+        },
+        "KKT": [f"{x:.1e}" for x in _mean(path.kkt)],
+        "Status": [_status(row) for row in path.status.reshape(len(path), -1)],
+    }
+    widths = {name: max(map(len, [name, *cells])) for name, cells in columns.items()}
+    lines = ["  ".join(name.rjust(width) for name, width in widths.items())]
+    for i in _rows(len(path)):
+        if i is None:
+            lines.append("  ...")
+            continue
+        lines.append(
+            "  ".join(columns[name][i].rjust(width) for name, width in widths.items())
+        )
+    return "\n".join(lines)
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values).reshape(len(values), -1).mean(axis=1)
+
+
+def _status(row: np.ndarray) -> str:
+    """The one status of all seeds, or how many have which."""
+    kinds, counts = np.unique(row, return_counts=True)
+    if len(kinds) == 1:
+        return Status(kinds[0]).name
+    pairs = zip(kinds, counts, strict=True)
+    return ", ".join(f"{count} {Status(kind).name}" for kind, count in pairs)
+
+
+def _rows(count: int) -> list[int | None]:
+    if count <= MOST_ROWS:
+        return list(range(count))
+    half = MOST_ROWS // 2
+    return [*range(half), None, *range(count - half, count)]

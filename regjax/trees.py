@@ -1,0 +1,179 @@
+"""Pytrees by key path: which leaves are weights, and what jit should trace."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import keystr, register_static, tree_flatten_with_path
+
+BIASES = ("b", "bias", "intercept")
+
+
+def key_paths(tree: Any) -> list[str]:
+    """Key path of every leaf, in flattening order: `"0/w"`, `"dense/kernel"`."""
+    paths = [path for path, _ in tree_flatten_with_path(tree)[0]]
+    return [keystr(path, simple=True, separator="/") for path in paths]
+
+
+def select(tree: Any, where: Any = None) -> Any:
+    """Choose leaves of a pytree.
+
+    Args:
+      tree: any pytree.
+      where: None for all leaves but biases (last key `b`, `bias`, `intercept`); a
+        regex that is searched for in the key path; or a pytree of bools, a prefix
+        of `tree`.
+
+    Returns:
+      A pytree of bools like `tree`.
+
+    Raises:
+      ValueError: nothing is selected, or the mask does not fit the tree.
+    """
+    paths, treedef = key_paths(tree), jax.tree.structure(tree)
+    if where is None:
+        chosen = [path.split("/")[-1] not in BIASES for path in paths]
+    elif isinstance(where, str):
+        chosen = [re.search(where, path) is not None for path in paths]
+    else:
+        chosen = _broadcast_mask(where, tree)
+    if not any(chosen):
+        raise ValueError(
+            f"where={where!r} selects no leaf; the key paths are {', '.join(paths)}"
+        )
+    return treedef.unflatten(chosen)
+
+
+def _broadcast_mask(mask: Any, tree: Any) -> list[bool]:
+    try:
+        full = jax.tree.map(lambda m, t: jax.tree.map(lambda _: bool(m), t), mask, tree)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"where: the mask does not fit the params: {error}") from None
+    return jax.tree.leaves(full)
+
+
+def map_selected(fn: Callable, mask: Any, tree: Any, *rest: Any) -> Any:
+    """Apply `fn(leaf, *rest_leaves)` to selected leaves; the others stay."""
+    return jax.tree.map(lambda m, x, *r: fn(x, *r) if m else x, mask, tree, *rest)
+
+
+def free_part(tree: Any, mask: Any) -> list[Any]:
+    """Leaves that are not selected."""
+    pairs = zip(jax.tree.leaves(mask), jax.tree.leaves(tree), strict=True)
+    return [x for m, x in pairs if not m]
+
+
+def with_free_part(tree: Any, mask: Any, free: Sequence[Any]) -> Any:
+    """`tree` with the leaves that are not selected taken from `free`."""
+    left = iter(free)
+    return jax.tree.map(lambda m, x: x if m else next(left), mask, tree)
+
+
+def sum_selected(fn: Callable, mask: Any, tree: Any) -> jax.Array:
+    """Sum of `fn(leaf) -> []` over selected leaves."""
+    pairs = zip(jax.tree.leaves(mask), jax.tree.leaves(tree), strict=True)
+    return sum((fn(x) for m, x in pairs if m), start=jnp.zeros(()))
+
+
+def max_selected(fn: Callable, mask: Any, tree: Any) -> jax.Array:
+    """Maximum of `fn(leaf) -> []` over selected leaves."""
+    pairs = zip(jax.tree.leaves(mask), jax.tree.leaves(tree), strict=True)
+    return functools.reduce(jnp.maximum, [fn(x) for m, x in pairs if m])
+
+
+def like(tree: Any, value: Any) -> Any:
+    """A scalar becomes one scalar per leaf of `tree`; a pytree stays."""
+    if jax.tree.structure(value) == jax.tree.structure(0):
+        return jax.tree.map(lambda _: value, tree)
+    return value
+
+
+def vdot(a: Any, b: Any) -> jax.Array:
+    """Inner product of two pytrees."""
+    products = jax.tree.map(lambda x, y: jnp.sum(x * y), a, b)
+    return sum(jax.tree.leaves(products), start=jnp.zeros(()))
+
+
+def max_abs(tree: Any) -> jax.Array:
+    """Largest absolute value in a pytree."""
+    return functools.reduce(
+        jnp.maximum,
+        [jnp.max(jnp.abs(x), initial=0.0) for x in jax.tree.leaves(tree)],
+    )
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """Whether every number in a pytree is finite."""
+    return functools.reduce(
+        jnp.logical_and, [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]
+    )
+
+
+def where(condition: jax.Array, a: Any, b: Any) -> Any:
+    """`jnp.where` with one scalar condition for all leaves."""
+    return jax.tree.map(functools.partial(jnp.where, condition), a, b)
+
+
+def _is_number(leaf: Any) -> bool:
+    return isinstance(leaf, float | jax.Array | np.ndarray | np.number)
+
+
+def partition(tree: Any) -> tuple[list[Any], Any]:
+    """Split a pytree into what jit traces and what it compiles in.
+
+    Floats and arrays are run-time values: changing them never recompiles. Ints,
+    bools, strings and functions are part of the program.
+
+    Returns:
+      `(numbers, program)`: a list of leaves, and a hashable rest for
+      `jax.jit(..., static_argnums=...)`.
+    """
+    leaves, treedef = jax.tree.flatten(tree)
+    numbers = [leaf for leaf in leaves if _is_number(leaf)]
+    slots = tuple(None if _is_number(leaf) else (leaf,) for leaf in leaves)
+    return numbers, (treedef, slots)
+
+
+def combine(numbers: Sequence[Any], program: Any) -> Any:
+    """Undo `partition`."""
+    treedef, slots = program
+    left = iter(numbers)
+    leaves = [next(left) if slot is None else slot[0] for slot in slots]
+    return treedef.unflatten(leaves)
+
+
+@register_static
+class Frozen:
+    """A function with arguments that are part of the program, compared by value.
+
+    `functools.partial` compares by identity, so building the same one twice would
+    compile twice.
+    """
+
+    def __init__(self, function: Callable, *args: Any, **kwargs: Any):
+        if isinstance(function, functools.partial):
+            args = (*function.args, *args)
+            kwargs = {**function.keywords, **kwargs}
+            function = function.func
+        self.function, self.args, self.kwargs = function, args, kwargs
+        self._key = (function, args, tuple(sorted(kwargs.items())))
+        try:
+            hash(self._key)
+        except TypeError:  # an array among the arguments: compare by identity
+            self._key = (id(self),)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function; given arguments come after the frozen ones."""
+        return self.function(*self.args, *args, **{**self.kwargs, **kwargs})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Frozen) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
