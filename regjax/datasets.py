@@ -94,9 +94,7 @@ def fashion_mnist(part: str = "train") -> Dataset:
 
 def _idx(name: str) -> np.ndarray:
     """An idx file of bytes: magic 0x0000 08 ndim, sizes, data."""
-    file = _find(
-        f"fashion-mnist/{name}", "data: apt-get install dataset-fashion-mnist"
-    )
+    file = _find(f"fashion-mnist/{name}", "data: apt-get install dataset-fashion-mnist")
     raw = gzip.decompress(file.read_bytes())
     ndim = raw[3]
     shape = np.frombuffer(raw, ">u4", ndim, 4)
@@ -241,7 +239,9 @@ def _dataset(
     return Dataset(X, numbers.astype(dtype()), names, None)
 
 
-def split(data: Dataset, test_fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
+def split(
+    data: Dataset, test_fraction: float, seed: int = 0
+) -> tuple[Dataset, Dataset]:
     """Random training and test rows, by class where there are classes.
 
     Args:
@@ -268,7 +268,9 @@ def split(data: Dataset, test_fraction: float, seed: int = 0) -> tuple[Dataset, 
         order = order[np.argsort(place)]
     tests = round(test_fraction * len(order))
     train, test = np.sort(order[tests:]), np.sort(order[:tests])
-    return tuple(data._replace(X=data.X[rows], y=data.y[rows]) for rows in (train, test))
+    return tuple(
+        data._replace(X=data.X[rows], y=data.y[rows]) for rows in (train, test)
+    )
 
 
 def sparse_regression(

@@ -33,9 +33,7 @@ def ratio_for(n: int, p: int) -> float:
     return 1e-4 if n >= p else 1e-2
 
 
-def null_params(
-    problem: Problem, params: Params, data: Data, shares: Array
-) -> Params:
+def null_params(problem: Problem, params: Params, data: Data, shares: Array) -> Params:
     """Fit the unpenalised params of an affine model alone, by damped Newton.
 
     Args:
@@ -97,9 +95,11 @@ def newton(fn: Callable[[Array], Array], start: Array, most: int = 50) -> Array:
 
     def step(carry):
         x, _, count = carry
-        # pinv: the common shift of softmax intercepts is a flat direction.
-        inverse = jnp.linalg.pinv(jax.hessian(fn)(x), hermitian=True)
-        direction = inverse @ jax.grad(fn)(x)
+        hessian = jax.hessian(fn)(x)
+        # The common shift of softmax intercepts is a flat direction; this little on
+        # the diagonal bends the way there, not where it ends.
+        flat = 1e-6 * jnp.trace(hessian) / x.size + jnp.finfo(x.dtype).tiny
+        direction = jnp.linalg.solve(hessian + flat * jnp.eye(x.size), jax.grad(fn)(x))
         sizes = 0.5 ** jnp.arange(30, dtype=x.dtype)
         values = jax.lax.map(lambda size: fn(x - size * direction), sizes)
         values = jnp.where(jnp.isfinite(values), values, jnp.inf)
@@ -149,14 +149,19 @@ def top_of_grid(problem: Problem, params: Params, data: Data, shares: Array) -> 
     return jnp.minimum(problem.penalty.lambda_max(grad), bound)
 
 
-def coarse(problem: Problem, params: Params, data: Data, shares: Array) -> np.ndarray:
+def slope(problem: Problem, params: Params, data: Data, shares: Array) -> Array:
+    """`max |g|` over the penalised weights at some params, []."""
+    grad = jax.grad(objective.smooth, argnums=1)(problem, params, data, shares)
+    return largest_slope(problem, grad)
+
+
+def coarse(slope: float) -> np.ndarray:
     """Coarse grid for the bracket of a network, [16], descending.
 
-    Its scale is the gradient at a starting point, where the hidden units still
-    carry a signal.
+    Args:
+      slope: `max |g|` at a starting point, where hidden units still carry a signal.
     """
-    grad = jax.grad(objective.smooth, argnums=1)(problem, params, data, shares)
-    return geometric(10.0 * float(largest_slope(problem, grad)), 1e-4, 16)
+    return geometric(10.0 * slope, 1e-4, 16)
 
 
 def bracket(lams: np.ndarray, empty: np.ndarray) -> float | None:

@@ -143,7 +143,7 @@ def run(
             if result is None:
                 break
             kept = int(np.sum(rows < count))
-            done.append(jax.tree.map(lambda a, kept=kept: np.asarray(a)[:kept], result))
+            done.append(jax.tree.map(lambda a, kept=kept: a[:kept], result))
             tell(per_wave, stages[-1].label)
     if not done:
         raise KeyboardInterrupt
@@ -159,8 +159,9 @@ def _run_wave(
     stages, problem, data, lanes, params, key, tell, interrupted
 ) -> tuple[Params, Info] | None:
     """All stages of one wave; None if interrupted."""
-    status = jnp.full(lanes.lam.shape, Status.running, jnp.int32)
-    info, before = None, 0
+    # numpy on the host side: each little jax operation would be compiled on its own.
+    status = np.full(lanes.lam.shape, Status.running, np.int32)
+    before, n_iter = 0, 0
     for stage in stages:
         numbers, program = trees.partition((stage.build, problem, data))
         carry = start(program, numbers, lanes, params, status)
@@ -168,7 +169,7 @@ def _run_wave(
         while done < stage.rounds:
             begun = time.perf_counter()
             carry = advance(program, numbers, lanes, carry, key, rounds)
-            running = bool(jnp.any(carry.status == Status.running))  # waits
+            running = np.any(np.asarray(carry.status) == Status.running)  # waits
             seconds = time.perf_counter() - begun
             done += rounds
             tell(before + done, stage.label)
@@ -178,21 +179,15 @@ def _run_wave(
                 break
             faster = CHUNK_SECONDS / max(seconds, 1e-6)
             rounds = int(np.clip(rounds * faster, 1, stage.rounds - done or 1))
-        params, ended = finish(program, numbers, lanes, carry)
-        info = ended if info is None else _after(info, ended)
-        diverged = info.status == Status.diverged
-        status = jnp.where(diverged, info.status, jnp.int32(Status.running))
+        if stage is stages[-1]:
+            params, info = finish(program, numbers, lanes, carry)
+            params, info = jax.device_get((params, info))
+            return params, info._replace(n_iter=info.n_iter + n_iter)
+        # What diverged stays so; all else goes on into the next stage.
+        params, n_iter = carry.state.params, n_iter + np.asarray(carry.state.n_iter)
+        diverged = np.asarray(carry.status) == Status.diverged
+        status = np.where(diverged, Status.diverged, Status.running).astype(np.int32)
         before += stage.rounds
-    return params, info
-
-
-def _after(first: Info, second: Info) -> Info:
-    """Info of two stages in a row; what had diverged stays so."""
-    diverged = first.status == Status.diverged
-    return second._replace(
-        status=jnp.where(diverged, first.status, second.status),
-        n_iter=first.n_iter + second.n_iter,
-    )
 
 
 def slots_for(problem: Problem, data: Data, params: Params, lanes: int) -> int:

@@ -26,7 +26,14 @@ def softmax_cross_entropy() -> Loss:
 
     y: [n] integer labels in 0 ... k-1, or [n, k] rows that sum to 1.
     """
-    return _loss("softmax_cross_entropy", _softmax, _softmax_saturated, jax.nn.softmax, _classes, True)
+    return _loss(
+        "softmax_cross_entropy",
+        _softmax,
+        _softmax_saturated,
+        jax.nn.softmax,
+        _classes,
+        True,
+    )
 
 
 def sigmoid_binary_cross_entropy() -> Loss:
@@ -36,7 +43,14 @@ def sigmoid_binary_cross_entropy() -> Loss:
 
     y: [n] or [n, k], in [0, 1].
     """
-    return _loss("sigmoid_binary_cross_entropy", _binary, _binary_saturated, jax.nn.sigmoid, _probabilities, True)
+    return _loss(
+        "sigmoid_binary_cross_entropy",
+        _binary,
+        _binary_saturated,
+        jax.nn.sigmoid,
+        _probabilities,
+        True,
+    )
 
 
 def half_squared_error() -> Loss:
@@ -44,7 +58,9 @@ def half_squared_error() -> Loss:
 
     y: [n] or [n, k], real.
     """
-    return _loss("half_squared_error", _squared, _squared_saturated, _identity, _real, False)
+    return _loss(
+        "half_squared_error", _squared, _squared_saturated, _identity, _real, False
+    )
 
 
 def poisson_nll() -> Loss:

@@ -42,9 +42,7 @@ def data_loss(problem: Problem, params: Params, data: Data, shares: Array) -> Ar
 
 def ridge(problem: Problem, params: Params) -> Array:
     """`ridge/2 |weights|^2`, biases left out."""
-    squares = trees.sum_selected(
-        lambda w: jnp.sum(w**2), trees.select(params), params
-    )
+    squares = trees.sum_selected(lambda w: jnp.sum(w**2), trees.select(params), params)
     return 0.5 * problem.ridge * squares
 
 

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from regjax import grids, inputs, lanes, solvers, trees
 from regjax.progress import progress_bar
 from regjax.results import Fit, Path
-from regjax.types import Data, Lane, Params, Problem, Stage, Status
+from regjax.types import Data, Lane, Model, Params, Problem, Stage, Status
 
 
 def fit(
@@ -127,12 +126,13 @@ def fit_path(
     sweep = functools.partial(
         _sweep, solver, problem, data, weights, starts, key, progress=progress
     )
+    shares = weights / weights.sum()
+    null = float(_jitted(grids.null_loss, problem, first, data, shares))
     if isinstance(wanted, int):
-        top = _top(problem, data, weights, first, sweep)
+        top = _top(problem, data, shares, first, null, sweep)
         wanted = grids.geometric(
             top, grids.ratio_for(data.X.shape[0], data.X.shape[1]), wanted
         )
-    null = float(_null_loss(problem, first, data, weights))
     saturated = _saturated(problem, data, weights)
     params, info = sweep(wanted, seeds)
     kept = len(info.status) // seeds  # fewer than asked for after a Ctrl-C
@@ -187,15 +187,18 @@ def _starts(
     problem: Problem, data: Data, init: Params | None, key: Any, seeds: int
 ) -> Params:
     """Starting params of every seed, [seeds, ...], in the dtype of X."""
-    keys = jax.vmap(lambda s: jax.random.fold_in(key, s))(jnp.arange(seeds))
-    starts = jax.vmap(problem.model.init)(keys)
+    starts = jax.device_get(_jitted(_draw, problem.model, key, np.arange(seeds)))
     starts = jax.tree.map(lambda a: a.astype(data.X.dtype), starts)
     grids.penalised(problem, starts)  # an error if `where` matches nothing
     if init is None:
         return starts
     one = jax.tree.map(lambda a: a[0], starts)
     given = inputs.check_init(init, one)
-    return jax.tree.map(lambda a: jnp.stack([a] * seeds), given)
+    return jax.tree.map(lambda a: np.stack([a] * seeds), given)
+
+
+def _draw(model: Model, key: Any, seeds: Any) -> Params:
+    return jax.vmap(lambda s: model.init(jax.random.fold_in(key, s)))(seeds)
 
 
 def _sweep(
@@ -211,8 +214,8 @@ def _sweep(
 ) -> tuple[Params, Any]:
     """All lanes of a grid, lam by lam and within a lam seed by seed."""
     dtype = data.X.dtype
-    lam = jnp.asarray(np.repeat(lams, seeds), dtype)
-    seed = jnp.asarray(np.tile(np.arange(seeds), len(lams)))
+    lam = np.repeat(lams, seeds).astype(dtype)
+    seed = np.tile(np.arange(seeds), len(lams))
     first = jax.tree.map(lambda a: a[0], starts)
     # A stream of its own, so that no start shares its bits with the batches.
     order_key = jax.random.fold_in(key, np.uint32(2**32 - 1))
@@ -221,7 +224,7 @@ def _sweep(
             solver,
             problem,
             data,
-            Lane(lam, jnp.asarray(weights, dtype), seed),
+            Lane(lam, weights, seed),
             starts,
             order_key,
             lanes.slots_for(problem, data, first, lam.shape[0]),
@@ -230,15 +233,13 @@ def _sweep(
 
 
 def _top(
-    problem: Problem, data: Data, weights: np.ndarray, start: Params, sweep: Any
+    problem: Problem, data: Data, shares: Any, start: Params, null: float, sweep: Any
 ) -> float:
     """Where the automatic grid starts: lambda_max, or a bracket of it."""
-    shares = jnp.asarray(weights / weights.sum())
     if problem.model.affine and problem.loss.convex:
-        numbers, program = trees.partition((problem, start, data))
-        top = float(_top_of_grid(program, numbers, shares))
+        top = float(_jitted(grids.top_of_grid, problem, start, data, shares))
     else:
-        top = _bracket(problem, data, start, shares, sweep)
+        top = _bracket(problem, data, shares, start, null, sweep)
     if not 0 < top < np.inf:
         raise ValueError(
             "lams: no automatic grid, because no penalised weight has a gradient at "
@@ -248,13 +249,12 @@ def _top(
 
 
 def _bracket(
-    problem: Problem, data: Data, start: Params, shares: Any, sweep: Any
+    problem: Problem, data: Data, shares: Any, start: Params, null: float, sweep: Any
 ) -> float:
     """One coarse sweep, again a hundred times higher while nothing is emptied."""
-    lams = grids.coarse(problem, start, data, shares)
-    null = float(_null_loss(problem, start, data, shares))
-    slopes = jax.tree.map(jnp.ones_like, start)
-    selects = bool(jnp.isfinite(problem.penalty.lambda_max(slopes)))
+    lams = grids.coarse(float(_jitted(grids.slope, problem, start, data, shares)))
+    slopes = jax.tree.map(np.ones_like, start)
+    selects = bool(np.isfinite(_jitted(problem.penalty.lambda_max, slopes)))
     for _ in range(3):
         _, info = sweep(lams, 1)
         if selects:
@@ -271,27 +271,21 @@ def _bracket(
     )
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _top_of_grid(program, numbers, shares):
-    problem, start, data = trees.combine(numbers, program)
-    return grids.top_of_grid(problem, start, data, shares)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _run_program(fn, program, numbers):
+    return fn(*trees.combine(numbers, program))
 
 
-def _null_loss(problem: Problem, start: Params, data: Data, weights: Any) -> Any:
-    numbers, program = trees.partition((problem, start, data))
-    return _jitted_null_loss(program, numbers, jnp.asarray(weights / weights.sum()))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _jitted_null_loss(program, numbers, shares):
-    problem, start, data = trees.combine(numbers, program)
-    return grids.null_loss(problem, start, data, shares)
+def _jitted(fn: Callable, *args: Any) -> Any:
+    """`fn(*args)`, compiled once for all args that differ in numbers only."""
+    numbers, program = trees.partition(args)
+    return _run_program(fn, program, numbers)
 
 
 def _saturated(problem: Problem, data: Data, weights: np.ndarray) -> float:
     if problem.loss.saturated is None:
         return 0.0
-    least = np.asarray(problem.loss.saturated(data.y))
+    least = np.asarray(_jitted(problem.loss.saturated, data.y))
     return float((weights * least).sum() / weights.sum())
 
 

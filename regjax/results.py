@@ -270,7 +270,9 @@ class Path:
     def _inputs(self, X: Any) -> jax.Array:
         X = np.asarray(X)
         if X.dtype.kind not in "biuf" or X.ndim < 2 or not np.all(np.isfinite(X)):
-            raise ValueError(f"X: must be finite numbers [n, p], got {X.dtype} {X.shape}")
+            raise ValueError(
+                f"X: must be finite numbers [n, p], got {X.dtype} {X.shape}"
+            )
         dtype = self.lams.dtype
         if self.scale is not None and X.shape[1:] == self.scale.shape:
             X = (X - self.center) / self.scale
@@ -290,7 +292,9 @@ class Path:
         if not loss.classes:
             raise ValueError("type: 'class' needs a loss of classes")
         numbers = _class_number(np.asarray(mean))
-        return numbers if self.class_names is None else np.array(self.class_names)[numbers]
+        return (
+            numbers if self.class_names is None else np.array(self.class_names)[numbers]
+        )
 
     def _header(self) -> dict[str, Any]:
         return {

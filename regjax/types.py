@@ -174,10 +174,11 @@ class Solver(NamedTuple):
     """Pure functions that see one lane; the engine (`lanes`) vmaps them.
 
     Attributes:
-      init: `init(lane, params) -> state`.
+      init: `init(lane, params) -> state`, which has attributes `params` and
+        `n_iter`.
       step: `step(lane, state, batch) -> state`, of fixed cost.
       status: `status(lane, state) -> [] int32`.
-      finish: `finish(lane, state) -> (params, Info)`.
+      finish: `finish(lane, state, status) -> (params, Info)`.
       batch: `batch(round, key) -> data`, shared by all lanes of a round.
     """
 

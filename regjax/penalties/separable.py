@@ -62,6 +62,4 @@ def _prox(prox, numbers, selected, params: Params, lam: Array, step: Any) -> Par
 
 
 def _lambda_max(lambda_max, numbers, selected, grad: Params) -> Array:
-    return trees.max_selected(
-        lambda g: lambda_max(g, *numbers), selected(grad), grad
-    )
+    return trees.max_selected(lambda g: lambda_max(g, *numbers), selected(grad), grad)

@@ -16,13 +16,13 @@ from regjax.solvers.proximal_gradient import build as build_polish
 from regjax.solvers.report import gradient_scale, report
 from regjax.types import Array, Data, Info, Lane, Params, Problem, Solver, Stage, Status
 
-LEARNING_RATES = {"adam": 1e-2, "sgd": 1e-1}
+LEARNING_RATES = {"adam": 2e-2, "sgd": 1e-1}
 
 
 def minibatch(
     optimizer: str | Callable[[Any, Any], optax.GradientTransformation] = "adam",
     batch_size: int | None = 128,
-    epochs: int = 50,
+    epochs: int = 30,
     polish: int = 30,
     learning_rate: float | None = None,
     tol: float = 1e-3,
@@ -46,7 +46,7 @@ def minibatch(
       batch_size: rows a step; None, or n and more, for all rows.
       epochs: passes over the rows.
       polish: full-batch rounds after it; 0 for none.
-      learning_rate: at the start, for a named optimiser only; default 0.01 for
+      learning_rate: at the start, for a named optimiser only; default 0.02 for
         adam, 0.1 for sgd (for inputs of about unit scale).
       tol: converged when the KKT residual is at most tol times the max-norm of the
         gradient at all-zero params.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -78,47 +79,48 @@ def build(tol: float, problem: Problem, data: Data) -> Solver:
 
 
 def _init(tol: float, problem: Problem, data: Data, lane: Lane, params: Params):
-    shared = shares(lane)
-    scale = gradient_scale(problem, params, data, lane)
+    share = shares(lane)
+    (value, grad), hessian = jax.linearize(
+        jax.value_and_grad(lambda w: objective.smooth(problem, w, data, share)), params
+    )
     return State(
         params=params,
         ahead=params,
-        value=objective.objective(problem, params, data, shared, lane.lam),
+        value=value + problem.penalty.value(params, lane.lam),
         momentum=jnp.ones_like(lane.lam),
-        step=_first_step(problem, params, data, shared),
+        step=_first_step(grad, lambda v: hessian(v)[1]),
         residual=jnp.full_like(lane.lam, jnp.inf),
-        tol=tol * scale,
+        tol=tol * gradient_scale(problem, params, data, lane),
         n_iter=jnp.zeros((), jnp.int32),
     )
 
 
-def _first_step(problem: Problem, params: Params, data: Data, shared: Array) -> Array:
-    """1 / (largest curvature found by power iteration from the gradient)."""
-    grad = jax.grad(lambda w: objective.smooth(problem, w, data, shared))
+def _first_step(grad: Params, hessian: Callable[[Params], Params]) -> Array:
+    """1 / (largest curvature), roughly: a few power iterations from the gradient."""
+    largest = trees.max_abs(grad)
+    tiny = jnp.finfo(largest.dtype).tiny
 
-    def normalised(v):
-        length = jnp.maximum(trees.max_abs(v), jnp.finfo(shared.dtype).tiny)
-        v = jax.tree.map(lambda x: x / length, v)
-        length = jnp.sqrt(trees.vdot(v, v))
-        return jax.tree.map(lambda x: x / jnp.maximum(length, 1e-3), v)
+    def unit(v: Params) -> Params:
+        # By the largest entry first, so that no square over- or underflows.
+        v = jax.tree.map(lambda x: x / jnp.maximum(trees.max_abs(v), tiny), v)
+        return jax.tree.map(lambda x: x / jnp.sqrt(trees.vdot(v, v) + tiny), v)
 
-    def power(_, v_and_curvature):
-        v, _ = v_and_curvature
-        Hv = jax.jvp(grad, (params,), (v,))[1]
-        return normalised(Hv), jnp.sqrt(trees.vdot(Hv, Hv))
+    def power(_, found):
+        v = hessian(unit(found[0]))
+        return v, jnp.sqrt(trees.vdot(v, v))
 
     # A little of every direction, for a gradient that is blind to the largest.
-    start = jax.tree.map(lambda g: g + 0.1 * trees.max_abs(g) + 1e-12, grad(params))
-    _, curvature = jax.lax.fori_loop(
-        0, 5, power, (normalised(start), jnp.zeros_like(shared[0]))
-    )
+    start = jax.tree.map(lambda g: g + 0.1 * largest + tiny, grad)
+    _, curvature = jax.lax.fori_loop(0, 5, power, (start, largest))
     usable = jnp.isfinite(curvature) & (curvature > 0)
     return jnp.where(usable, 1.0 / jnp.where(usable, curvature, 1.0), 1.0)
 
 
 def _step(problem: Problem, data: Data, lane: Lane, state: State, _: Any) -> State:
+    share = shares(lane)
+
     def smooth(w):
-        return objective.smooth(problem, w, data, shares(lane))
+        return objective.smooth(problem, w, data, share)
 
     w, y, step = state.params, state.ahead, state.step
     at_y, grad = jax.value_and_grad(smooth)(y)

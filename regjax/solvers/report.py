@@ -57,7 +57,7 @@ def report(
     kkt = objective.kkt_residual(problem, params, grad, lane.lam, step)
     kkt = jnp.where(jnp.isnan(kkt), jnp.inf, kkt)
     penalty = problem.penalty.value(params, lane.lam)
-    loss = objective.data_loss(problem, params, data, shares(lane))
+    loss = smooth - objective.ridge(problem, params)
     lost = (status == Status.diverged) | ~jnp.isfinite(smooth + penalty)
     ended = jnp.where(kkt <= tol, Status.converged, Status.max_iter)
     return Info(
