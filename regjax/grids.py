@@ -17,7 +17,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from regjax import objective, trees
-from regjax.types import Array, Data, Params, Problem
+from regjax.types import Array, Data, Info, Model, Params, Problem, Status
 
 # glmnet's: at l1_ratio below this, the grid starts where this l1_ratio would.
 SMALLEST_L1_RATIO = 1e-3
@@ -34,7 +34,7 @@ def ratio_for(n: int, p: int) -> float:
 
 
 def null_params(problem: Problem, params: Params, data: Data, shares: Array) -> Params:
-    """Fit the unpenalised params of an affine model alone, by damped Newton.
+    """Fit the unpenalised params of an affine model alone.
 
     Args:
       problem: with an affine model and a convex loss.
@@ -45,40 +45,47 @@ def null_params(problem: Problem, params: Params, data: Data, shares: Array) -> 
     Returns:
       Params like `params`, 0 where penalised.
     """
-    free, restore = ravel_pytree(trees.free_part(params, penalised(problem, params)))
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    if free.size == 0:
-        return zeros
-
-    def whole(x: Array) -> Params:
-        return trees.with_free_part(zeros, penalised(problem, params), restore(x))
-
-    def loss(x: Array) -> Array:
-        return objective.smooth(problem, whole(x), data, shares)
-
-    return whole(newton(loss, jnp.zeros_like(free)))
+    zeros = jax.tree.map(np.zeros_like, params)
+    free, restore = ravel_pytree(trees.free_part(zeros, penalised(problem, params)))
+    fitted = newton(_free_loss, free, (restore, problem, zeros, data, shares))
+    return _with_free(fitted, restore, problem, zeros)
 
 
-def null_loss(problem: Problem, params: Params, data: Data, shares: Array) -> Array:
-    """Mean loss of the best constant linear predictor, [].
+def _with_free(free: Array, restore: Callable, problem: Problem, zeros: Params):
+    chosen = penalised(problem, zeros)
+    return trees.with_free_part(zeros, chosen, restore(jnp.asarray(free)))
+
+
+def _free_loss(free, restore, problem, zeros, data, shares) -> Array:
+    params = _with_free(free, restore, problem, zeros)
+    return objective.smooth(problem, params, data, shares)
+
+
+def null_loss(problem: Problem, params: Params, data: Data, shares: Array) -> float:
+    """Mean loss of the best constant linear predictor.
 
     The constant is 0 where the model has no unpenalised params to make one.
     """
-    if all(jax.tree.leaves(penalised(problem, params))):
-        return _constant_loss(problem, data, shares, jnp.zeros(data.y.shape[-1]))
+    k = data.y.shape[-1]
+    rows = data._replace(X=data.X.reshape(data.X.shape[0], -1)[:, :1])
+    constant = problem._replace(model=Model(init=_nothing, apply=_constant))
+    args = (constant, rows, shares)
+    eta = np.zeros(k, data.X.dtype)
+    if not all(jax.tree.leaves(penalised(problem, params))):
+        eta = newton(_constant_loss, eta, args)
+    return float(trees.jitted(_constant_loss, eta, *args))
 
-    def loss(eta: Array) -> Array:
-        return _constant_loss(problem, data, shares, eta)
 
-    return loss(newton(loss, jnp.zeros(data.y.shape[-1], shares.dtype)))
+def _nothing(key: Array) -> Params:
+    return ()
 
 
-def _constant_loss(problem: Problem, data: Data, shares: Array, eta: Array) -> Array:
-    rows = data.X.shape[0]
-    constant = problem.model._replace(
-        apply=lambda eta, X: jnp.broadcast_to(eta[None, :], (rows, eta.shape[0]))
-    )
-    return objective.data_loss(problem._replace(model=constant), eta, data, shares)
+def _constant(eta: Array, X: Array) -> Array:
+    return jnp.broadcast_to(eta[None, :], (X.shape[0], eta.shape[0]))
+
+
+def _constant_loss(eta: Array, problem: Problem, data: Data, shares: Array) -> Array:
+    return objective.data_loss(problem, eta, data, shares)
 
 
 def penalised(problem: Problem, params: Params) -> Any:
@@ -86,31 +93,44 @@ def penalised(problem: Problem, params: Params) -> Any:
     return (problem.penalty.selected or trees.select)(params)
 
 
-def newton(fn: Callable[[Array], Array], start: Array, most: int = 50) -> Array:
-    """Minimise a smooth convex function of a few variables, [q] -> [].
+def newton(fn: Callable[..., Array], start: Any, args: tuple, most: int = 50) -> Any:
+    """Minimise `fn(x, *args)`, smooth and convex in a few variables, on the host.
 
-    Newton's method; each step is halved until the value falls, and directions in
-    which the Hessian is flat are left alone.
+    Newton's method; each step is halved until the value falls.
+
+    Args:
+      fn: module-level, [q] -> [].
+      start: [q].
+      args: what fn takes besides.
+      most: iterations.
+
+    Returns:
+      [q], where no step lowers the value any more.
     """
-
-    def step(carry):
-        x, _, count = carry
-        hessian = jax.hessian(fn)(x)
+    x = np.asarray(start)
+    if x.size == 0:
+        return x
+    value, slope, hessian = trees.jitted(_derivatives, fn, x, args)
+    for _ in range(most):
         # The common shift of softmax intercepts is a flat direction; this little on
         # the diagonal bends the way there, not where it ends.
-        flat = 1e-6 * jnp.trace(hessian) / x.size + jnp.finfo(x.dtype).tiny
-        direction = jnp.linalg.solve(hessian + flat * jnp.eye(x.size), jax.grad(fn)(x))
-        sizes = 0.5 ** jnp.arange(30, dtype=x.dtype)
-        values = jax.lax.map(lambda size: fn(x - size * direction), sizes)
-        values = jnp.where(jnp.isfinite(values), values, jnp.inf)
-        best = jnp.argmin(values)
-        falls = values[best] < fn(x)
-        return jnp.where(falls, x - sizes[best] * direction, x), falls, count + 1
+        hessian = np.asarray(hessian, float)
+        flat = 1e-6 * np.trace(hessian) / x.size + np.finfo(float).tiny
+        direction = np.linalg.solve(hessian + flat * np.eye(x.size), np.asarray(slope))
+        for halvings in range(30):
+            new = (x - 0.5**halvings * direction).astype(x.dtype)
+            found = trees.jitted(_derivatives, fn, new, args)
+            if found[0] < value:
+                break
+        else:
+            return x
+        x, (value, slope, hessian) = new, found
+    return x
 
-    def more(carry):
-        return carry[1] & (carry[2] < most)
 
-    return jax.lax.while_loop(more, step, (start, jnp.array(True), 0))[0]
+def _derivatives(fn: Callable, x: Array, args: tuple) -> tuple[Array, Array, Array]:
+    value, slope = jax.value_and_grad(fn)(x, *args)
+    return value, slope, jax.hessian(fn)(x, *args)
 
 
 def null_gradient(
@@ -118,10 +138,14 @@ def null_gradient(
 ) -> Params:
     """Gradient of the smooth part at the null model of an affine model."""
     null = null_params(problem, params, data, shares)
-    return jax.grad(objective.smooth, argnums=1)(problem, null, data, shares)
+    return trees.jitted(_gradient, problem, null, data, shares)
 
 
-def lambda_max(problem: Problem, params: Params, data: Data, shares: Array) -> Array:
+def _gradient(problem: Problem, params: Params, data: Data, shares: Array) -> Params:
+    return jax.grad(objective.smooth, argnums=1)(problem, params, data, shares)
+
+
+def lambda_max(problem: Problem, params: Params, data: Data, shares: Array) -> float:
     """Smallest lam at which every penalised weight is 0, [], for an affine model.
 
     Args:
@@ -133,7 +157,8 @@ def lambda_max(problem: Problem, params: Params, data: Data, shares: Array) -> A
     Returns:
       [], in units of lam; inf for a penalty that never selects.
     """
-    return problem.penalty.lambda_max(null_gradient(problem, params, data, shares))
+    grad = null_gradient(problem, params, data, shares)
+    return float(trees.jitted(problem.penalty.lambda_max, grad))
 
 
 def largest_slope(problem: Problem, grad: Params) -> Array:
@@ -142,38 +167,83 @@ def largest_slope(problem: Problem, grad: Params) -> Array:
     return trees.max_selected(lambda g: jnp.max(jnp.abs(g)), chosen, grad)
 
 
-def top_of_grid(problem: Problem, params: Params, data: Data, shares: Array) -> Array:
+def top_of_grid(problem: Problem, params: Params, data: Data, shares: Array) -> float:
     """`lambda_max`, at most 1e3 max |g|: what a grid of an affine model starts at."""
     grad = null_gradient(problem, params, data, shares)
-    bound = largest_slope(problem, grad) / SMALLEST_L1_RATIO
-    return jnp.minimum(problem.penalty.lambda_max(grad), bound)
+    bound = float(trees.jitted(largest_slope, problem, grad)) / SMALLEST_L1_RATIO
+    return min(float(trees.jitted(problem.penalty.lambda_max, grad)), bound)
 
 
-def slope(problem: Problem, params: Params, data: Data, shares: Array) -> Array:
-    """`max |g|` over the penalised weights at some params, []."""
-    grad = jax.grad(objective.smooth, argnums=1)(problem, params, data, shares)
-    return largest_slope(problem, grad)
+def slope(problem: Problem, params: Params, data: Data, shares: Array) -> float:
+    """`max |g|` over the penalised weights at some params; 1 if that is of no use."""
+    found = float(trees.jitted(_slope, problem, params, data, shares))
+    return found if 0 < found < np.inf else 1.0
 
 
-def coarse(slope: float) -> np.ndarray:
-    """Coarse grid for the bracket of a network, [16], descending.
+def _slope(problem: Problem, params: Params, data: Data, shares: Array) -> Array:
+    return largest_slope(problem, _gradient(problem, params, data, shares))
+
+
+def top(
+    problem: Problem,
+    params: Params,
+    data: Data,
+    shares: Array,
+    slope: float,
+    null: float,
+    sweep: Callable[[np.ndarray, int], tuple[Params, Info]],
+) -> float:
+    """Where an automatic grid starts: lambda_max, or a bracket of it.
 
     Args:
-      slope: `max |g|` at a starting point, where hidden units still carry a signal.
-    """
-    return geometric(10.0 * slope, 1e-4, 16)
-
-
-def bracket(lams: np.ndarray, empty: np.ndarray) -> float | None:
-    """Smallest lam of a coarse sweep that, with all above it, empties the model.
-
-    Args:
-      lams: [L] descending.
-      empty: [L] bool.
+      problem: the equation.
+      params: the model's own start.
+      data: rows.
+      shares: [n] sample weights over their sum.
+      slope: `slope(...)` there.
+      null: `null_loss(...)`.
+      sweep: `sweep(lams, 1) -> (params, info)`, for the bracket.
 
     Returns:
-      That lam; None if the largest does not empty it.
+      That lam.
+
+    Raises:
+      ValueError: there is no such lam.
     """
-    if not empty[0]:
-        return None
-    return float(lams[int(np.argmin(np.append(empty, False))) - 1])
+    if not (problem.model.affine and problem.loss.convex):
+        return bracket(problem, params, slope, null, sweep)
+    found = top_of_grid(problem, params, data, shares)
+    if not 0 < found < np.inf:
+        raise ValueError(
+            "lams: no automatic grid, because no penalised weight has a gradient at "
+            "the null model (is y constant, or X?); give the lams"
+        )
+    return found
+
+
+def bracket(
+    problem: Problem,
+    params: Params,
+    slope: float,
+    null: float,
+    sweep: Callable[[np.ndarray, int], tuple[Params, Info]],
+) -> float:
+    """Smallest lam of a coarse sweep that, with all above it, empties the model.
+
+    16 lams over 4 decades below ten times `slope`; a hundred times higher while
+    nothing is emptied. Empty: no nonzero weight; for a penalty that never selects,
+    less than 0.1 % of the null loss explained.
+    """
+    ones = jax.tree.map(np.ones_like, params)
+    selects = np.isfinite(trees.jitted(problem.penalty.lambda_max, ones))
+    for factor in (10.0, 1e3, 1e5):
+        lams = geometric(factor * slope, 1e-4, 16)
+        _, info = sweep(lams, 1)
+        empty = info.n_nonzero == 0 if selects else info.loss > 0.999 * null
+        empty = np.append(empty & (info.status != Status.diverged), False)
+        if empty[0]:
+            return float(lams[int(np.argmin(empty)) - 1])
+    raise ValueError(
+        f"lams: no automatic grid, because no lam up to {lams[0]:.3g} empties the "
+        "model in training; give the lams, or more epochs"
+    )

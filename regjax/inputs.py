@@ -199,7 +199,7 @@ def _finite(name: str, array: np.ndarray) -> None:
     if bad:
         first = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
         raise ValueError(
-            f"{name}: {bad} of {array.size} numbers are NaN or inf, the first at {first}"
+            f"{name}: {bad} of {array.size} numbers are NaN or inf, first at {first}"
         )
 
 

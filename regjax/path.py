@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from regjax import grids, inputs, lanes, solvers, trees
 from regjax.progress import progress_bar
 from regjax.results import Fit, Path
-from regjax.types import Data, Lane, Model, Params, Problem, Stage, Status
+from regjax.types import Data, Info, Lane, Model, Params, Problem, Stage
 
 
 def fit(
@@ -118,22 +118,24 @@ def fit_path(
         center, scale = inputs.standardisation(np.asarray(data.X), weights)
         data = data._replace(X=(data.X - center) / scale)
     key = jax.random.key(0) if key is None else key
-    starts = _starts(problem, data, init, key, seeds)
-    solver = solver if solver is not None else pick_solver(problem)
-    _check_solver(solver)
+    solver = pick_solver(problem) if solver is None else _check_solver(solver)
+    starts = _starts(problem, data, key, seeds)
 
-    first = jax.tree.map(lambda a: a[0], starts)
-    sweep = functools.partial(
-        _sweep, solver, problem, data, weights, starts, key, progress=progress
-    )
+    own = jax.tree.map(lambda a: a[0], starts)
     shares = weights / weights.sum()
-    null = float(_jitted(grids.null_loss, problem, first, data, shares))
+    null = grids.null_loss(problem, own, data, shares)
+    saturated = _saturated(problem, data, shares)
+    slope = grids.slope(problem, own, data, shares)
+    if init is not None:
+        given = inputs.check_init(init, own)
+        starts = jax.tree.map(lambda a: np.stack([a] * seeds), given)
+    sweep = functools.partial(
+        _sweep, _Task(solver, problem, data, weights, slope, starts, key, progress)
+    )
     if isinstance(wanted, int):
-        top = _top(problem, data, shares, first, null, sweep)
-        wanted = grids.geometric(
-            top, grids.ratio_for(data.X.shape[0], data.X.shape[1]), wanted
-        )
-    saturated = _saturated(problem, data, weights)
+        top = grids.top(problem, own, data, shares, slope, null, sweep)
+        n, p = data.X.shape[:2]
+        wanted = grids.geometric(top, grids.ratio_for(n, p), wanted)
     params, info = sweep(wanted, seeds)
     kept = len(info.status) // seeds  # fewer than asked for after a Ctrl-C
     params, info = jax.tree.map(
@@ -175,118 +177,66 @@ def _at_least_one(name: str, value: Any) -> int:
     return int(value)
 
 
-def _check_solver(solver: Any) -> None:
-    if not isinstance(solver, tuple) or not all(isinstance(s, Stage) for s in solver):
-        raise ValueError(
-            "solver: must come from regjax.solvers, such as "
-            f"rj.solvers.minibatch(...), got {type(solver).__name__}"
-        )
+def _check_solver(solver: Any) -> tuple[Stage, ...]:
+    if isinstance(solver, tuple) and all(isinstance(s, Stage) for s in solver):
+        return solver
+    raise ValueError(
+        "solver: must come from regjax.solvers, such as rj.solvers.minibatch(...), "
+        f"got {type(solver).__name__}"
+    )
 
 
-def _starts(
-    problem: Problem, data: Data, init: Params | None, key: Any, seeds: int
-) -> Params:
-    """Starting params of every seed, [seeds, ...], in the dtype of X."""
-    starts = jax.device_get(_jitted(_draw, problem.model, key, np.arange(seeds)))
-    starts = jax.tree.map(lambda a: a.astype(data.X.dtype), starts)
+def _starts(problem: Problem, data: Data, key: Any, seeds: int) -> Params:
+    """The model's own starting params of every seed, [seeds, ...], as X's dtype."""
+    starts = jax.device_get(trees.jitted(_draw, problem.model, key, np.arange(seeds)))
     grids.penalised(problem, starts)  # an error if `where` matches nothing
-    if init is None:
-        return starts
-    one = jax.tree.map(lambda a: a[0], starts)
-    given = inputs.check_init(init, one)
-    return jax.tree.map(lambda a: np.stack([a] * seeds), given)
+    return jax.tree.map(lambda a: a.astype(data.X.dtype), starts)
 
 
 def _draw(model: Model, key: Any, seeds: Any) -> Params:
     return jax.vmap(lambda s: model.init(jax.random.fold_in(key, s)))(seeds)
 
 
-def _sweep(
-    solver: tuple[Stage, ...],
-    problem: Problem,
-    data: Data,
-    weights: np.ndarray,
-    starts: Params,
-    key: Any,
-    lams: np.ndarray,
-    seeds: int,
-    progress: Any,
-) -> tuple[Params, Any]:
+class _Task(NamedTuple):
+    """What the sweeps of one `fit_path` share."""
+
+    solver: tuple[Stage, ...]
+    problem: Problem
+    data: Data
+    weights: np.ndarray
+    slope: float
+    starts: Params
+    key: Any
+    progress: Any
+
+
+def _sweep(task: _Task, lams: np.ndarray, seeds: int) -> tuple[Params, Info]:
     """All lanes of a grid, lam by lam and within a lam seed by seed."""
-    dtype = data.X.dtype
+    dtype = task.data.X.dtype
     lam = np.repeat(lams, seeds).astype(dtype)
     seed = np.tile(np.arange(seeds), len(lams))
-    first = jax.tree.map(lambda a: a[0], starts)
+    one = jax.tree.map(lambda a: a[0], task.starts)
+    slots = lanes.slots_for(task.problem, task.data, one, len(lam))
     # A stream of its own, so that no start shares its bits with the batches.
-    order_key = jax.random.fold_in(key, np.uint32(2**32 - 1))
-    with progress_bar(progress) as on_progress:
+    order_key = jax.random.fold_in(task.key, np.uint32(2**32 - 1))
+    with progress_bar(task.progress) as on_progress:
         return lanes.run(
-            solver,
-            problem,
-            data,
-            Lane(lam, weights, seed),
-            starts,
+            task.solver,
+            task.problem,
+            task.data,
+            Lane(lam, task.weights, seed, np.asarray(task.slope, dtype)),
+            task.starts,
             order_key,
-            lanes.slots_for(problem, data, first, lam.shape[0]),
+            slots,
             on_progress,
         )
 
 
-def _top(
-    problem: Problem, data: Data, shares: Any, start: Params, null: float, sweep: Any
-) -> float:
-    """Where the automatic grid starts: lambda_max, or a bracket of it."""
-    if problem.model.affine and problem.loss.convex:
-        top = float(_jitted(grids.top_of_grid, problem, start, data, shares))
-    else:
-        top = _bracket(problem, data, shares, start, null, sweep)
-    if not 0 < top < np.inf:
-        raise ValueError(
-            "lams: no automatic grid, because no penalised weight has a gradient at "
-            "the null model (is y constant, or X?); give the lams"
-        )
-    return top
-
-
-def _bracket(
-    problem: Problem, data: Data, shares: Any, start: Params, null: float, sweep: Any
-) -> float:
-    """One coarse sweep, again a hundred times higher while nothing is emptied."""
-    lams = grids.coarse(float(_jitted(grids.slope, problem, start, data, shares)))
-    slopes = jax.tree.map(np.ones_like, start)
-    selects = bool(np.isfinite(_jitted(problem.penalty.lambda_max, slopes)))
-    for _ in range(3):
-        _, info = sweep(lams, 1)
-        if selects:
-            empty = info.n_nonzero == 0
-        else:
-            empty = info.loss > 0.999 * null
-        top = grids.bracket(lams, empty & (info.status != Status.diverged))
-        if top is not None:
-            return top
-        lams = lams * 100.0
-    raise ValueError(
-        f"lams: no automatic grid, because no lam up to {lams[0] / 100:.3g} empties "
-        "the model in training; give the lams, or more epochs"
-    )
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _run_program(fn, program, numbers):
-    return fn(*trees.combine(numbers, program))
-
-
-def _jitted(fn: Callable, *args: Any) -> Any:
-    """`fn(*args)`, compiled once for all args that differ in numbers only."""
-    numbers, program = trees.partition(args)
-    return _run_program(fn, program, numbers)
-
-
-def _saturated(problem: Problem, data: Data, weights: np.ndarray) -> float:
+def _saturated(problem: Problem, data: Data, shares: np.ndarray) -> float:
     if problem.loss.saturated is None:
         return 0.0
-    least = np.asarray(_jitted(problem.loss.saturated, data.y))
-    return float((weights * least).sum() / weights.sum())
+    least = np.asarray(trees.jitted(problem.loss.saturated, data.y))
+    return float((shares * least)[shares > 0].sum())
 
 
 def _dev_ratio(loss: np.ndarray, null: float, saturated: float) -> np.ndarray:

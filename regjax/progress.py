@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
-
-Progress = Callable[[int, int, str], None]
 
 
 @contextlib.contextmanager
-def progress_bar(progress: Any) -> Iterator[Progress | None]:
+def progress_bar(progress: Any) -> Iterator[Any]:
     """A callback `(done, total, label)`: None, the user's own, or a tqdm bar.
 
     Raises:

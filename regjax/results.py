@@ -339,19 +339,20 @@ def load(file: Any, problem: Problem | None = None) -> Path:
             params = storage.build_tree(header["params"], arrays)
         else:
             params = storage.leaves_like(problem.model.init, arrays)
-        names = {name: header[name] for name in ("feature_names", "class_names")}
+        fields: dict[str, Any] = {name: arrays[name] for name in ("lams", *PER_LANE)}
+        for name in ("gap", "center", "scale"):
+            fields[name] = arrays.get(name)
+        for name in ("feature_names", "class_names"):
+            fields[name] = None if header[name] is None else tuple(header[name])
         path = Path(
-            lams=arrays["lams"],
             params=params,
-            **{name: arrays[name] for name in PER_LANE},
-            **{name: arrays.get(name) for name in ("gap", "center", "scale")},
-            **{k: None if v is None else tuple(v) for k, v in names.items()},
             null_loss=float(header["null_loss"]),
             saturated_loss=float(header["saturated_loss"]),
             seeds=int(header["dims"]["seeds"]),
             problem=problem,
             scores={name: arrays[f"scores/{name}"] for name in header["scores"]},
             settings=dict(header["settings"]),
+            **fields,
         )
         shape = (len(path),) if path.seeds == 1 else (len(path), path.seeds)
         for name in PER_LANE:
@@ -383,9 +384,10 @@ def _apply(problem: Problem, params: Params, X: jax.Array, seeds: int) -> jax.Ar
     """Eta of every lane, a few lanes at a time."""
     one = jax.jit(lambda p: problem.model.apply(p, X))
     params = jax.tree.map(jnp.asarray, params)
-    if seeds == 1:
-        return jax.lax.map(one, params, batch_size=16)
-    return jax.lax.map(jax.vmap(one), params, batch_size=16)
+    if seeds > 1:
+        one = jax.vmap(one)
+    lams = len(jax.tree.leaves(params)[0])
+    return jax.lax.map(one, params, batch_size=min(lams, 128))
 
 
 __all__ = ["Fit", "Path", "Status", "load", "worst_status"]

@@ -62,7 +62,7 @@ def save(file: Any, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> No
         raise ValueError(f"file: cannot write {file}: {error.strerror}") from None
     try:
         with os.fdopen(handle, "wb") as stream:
-            np.savez(stream, **arrays)
+            np.savez(stream, allow_pickle=False, **arrays)
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o666 & ~_umask())

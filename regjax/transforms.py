@@ -55,16 +55,17 @@ def add_l2_decay(lam: Any, mask: Any = None) -> optax.GradientTransformation:
 
 def _decay(add: Callable, mask: Any, name: str) -> optax.GradientTransformation:
     def update(updates, state, params=None):
-        _require_params(params, name)
+        params = _required(params, name)
         selected = trees.select(params, mask)
         return trees.map_selected(add, selected, updates, params), state
 
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def _require_params(params: Any, name: str) -> None:
+def _required(params: Any, name: str) -> Any:
     if params is None:
         raise ValueError(f"{name}: call update(updates, state, params) with params")
+    return params
 
 
 class ProximalState(NamedTuple):
@@ -108,7 +109,7 @@ def proximal(
         return ProximalState(optimizer.init(params))
 
     def update(updates, state, params=None):
-        _require_params(params, "proximal")
+        params = _required(params, "proximal")
         updates, inner = optimizer.update(updates, state.inner, params)
         moved = optax.apply_updates(params, updates)
         shrunk = penalty.prox(moved, lam, step_size(inner))

@@ -148,6 +148,17 @@ def combine(numbers: Sequence[Any], program: Any) -> Any:
     return treedef.unflatten(leaves)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _run_program(fn: Callable, program: Any, numbers: Sequence[Any]) -> Any:
+    return fn(*combine(numbers, program))
+
+
+def jitted(fn: Callable, *args: Any) -> Any:
+    """`fn(*args)`, compiled once for all args that differ in numbers only."""
+    numbers, program = partition(args)
+    return _run_program(fn, program, numbers)
+
+
 @register_static
 class Frozen:
     """A function with arguments that are part of the program, compared by value.

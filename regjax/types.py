@@ -13,8 +13,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
-Array = jax.Array
+Array = jax.Array | np.ndarray
 Params = Any
 Config = tuple[str, dict[str, Any]] | None
 
@@ -129,11 +130,13 @@ class Lane(NamedTuple):
       lam: [] weight of the penalty.
       weights: [n] sample weights, not normalised.
       seed: [] int, which starting point.
+      scale: [] `max |g|` at the model's own start: what tolerances multiply.
     """
 
     lam: Array
     weights: Array
     seed: Array
+    scale: Array
 
 
 class Status(enum.IntEnum):

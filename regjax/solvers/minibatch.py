@@ -13,7 +13,7 @@ from jax.tree_util import Partial
 from regjax import objective, transforms, trees
 from regjax.names import one_of
 from regjax.solvers.proximal_gradient import build as build_polish
-from regjax.solvers.report import gradient_scale, report
+from regjax.solvers.report import report
 from regjax.types import Array, Data, Info, Lane, Params, Problem, Solver, Stage, Status
 
 LEARNING_RATES = {"adam": 2e-2, "sgd": 1e-1}
@@ -48,8 +48,8 @@ def minibatch(
       polish: full-batch rounds after it; 0 for none.
       learning_rate: at the start, for a named optimiser only; default 0.02 for
         adam, 0.1 for sgd (for inputs of about unit scale).
-      tol: converged when the KKT residual is at most tol times the max-norm of the
-        gradient at all-zero params.
+      tol: converged when the KKT residual is at most tol times `max |g|` at the
+        model's own start.
 
     Returns:
       One stage, or two.
@@ -167,21 +167,21 @@ def build(
             carry, _ = jax.lax.scan(
                 lambda c, chosen: (update(lane, c, chosen), None), carry, order
             )
-        return State(*carry, state.n_iter + 1)
+        params, optimizer_state = carry
+        return State(params, optimizer_state, state.n_iter + 1)
 
     def status(lane: Lane, state: State) -> Array:
         lost = ~trees.all_finite(state.params)
         return jnp.where(lost, Status.diverged, Status.running).astype(jnp.int32)
 
     def finish(lane: Lane, state: State, status: Array) -> tuple[Params, Info]:
-        limit = tol * gradient_scale(problem, state.params, data, lane)
         info = report(
             problem,
             data,
             lane,
             state.params,
             step=jnp.ones_like(lane.lam),
-            tol=limit,
+            tol=tol,
             status=status,
             n_iter=state.n_iter,
         )

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from regjax import objective, trees
-from regjax.solvers.report import gradient_scale, report, shares
+from regjax.solvers.report import report, shares
 from regjax.types import Array, Data, Info, Lane, Params, Problem, Solver, Stage, Status
 
 
@@ -23,8 +23,8 @@ def proximal_gradient(tol: float = 1e-5, max_iter: int = 5000) -> tuple[Stage, .
     non-convex problems alike, and a round has a fixed cost: all lanes go in step.
 
     Args:
-      tol: converged when the KKT residual is at most tol times the max-norm of the
-        gradient at all-zero params.
+      tol: converged when the KKT residual is at most tol times `max |g|` at the
+        model's own start.
       max_iter: rounds.
 
     Returns:
@@ -53,7 +53,6 @@ class State(NamedTuple):
       momentum: [] t of the FISTA sequence.
       step: [] step size.
       residual: [] KKT residual at the last accepted y.
-      tol: [] residual that ends the lane, in absolute units.
       n_iter: [] int32.
     """
 
@@ -63,22 +62,21 @@ class State(NamedTuple):
     momentum: Array
     step: Array
     residual: Array
-    tol: Array
     n_iter: Array
 
 
 def build(tol: float, problem: Problem, data: Data) -> Solver:
     """The Solver of one problem and one data set."""
     return Solver(
-        init=Partial(_init, tol, problem, data),
+        init=Partial(_init, problem, data),
         step=Partial(_step, problem, data),
-        status=_status,
-        finish=Partial(_finish, problem, data),
+        status=Partial(_status, tol),
+        finish=Partial(_finish, tol, problem, data),
         batch=lambda round, key: None,
     )
 
 
-def _init(tol: float, problem: Problem, data: Data, lane: Lane, params: Params):
+def _init(problem: Problem, data: Data, lane: Lane, params: Params):
     share = shares(lane)
     (value, grad), hessian = jax.linearize(
         jax.value_and_grad(lambda w: objective.smooth(problem, w, data, share)), params
@@ -90,7 +88,6 @@ def _init(tol: float, problem: Problem, data: Data, lane: Lane, params: Params):
         momentum=jnp.ones_like(lane.lam),
         step=_first_step(grad, lambda v: hessian(v)[1]),
         residual=jnp.full_like(lane.lam, jnp.inf),
-        tol=tol * gradient_scale(problem, params, data, lane),
         n_iter=jnp.zeros((), jnp.int32),
     )
 
@@ -147,21 +144,20 @@ def _step(problem: Problem, data: Data, lane: Lane, state: State, _: Any) -> Sta
         momentum=jnp.where(taken, t, jnp.where(bounded, 1.0, state.momentum)),
         step=jnp.where(bounded, step, 0.5 * step),
         residual=jnp.where(measured, residual, state.residual),
-        tol=state.tol,
         n_iter=state.n_iter + 1,
     )
 
 
-def _status(lane: Lane, state: State) -> Array:
+def _status(tol: Array, lane: Lane, state: State) -> Array:
     # The residual is one of y; half the tolerance makes room for the step to w.
-    done = state.residual <= 0.5 * state.tol
+    done = state.residual <= 0.5 * tol * lane.scale
     lost = ~jnp.isfinite(state.value)
     status = jnp.where(done, Status.converged, Status.running)
     return jnp.where(lost, Status.diverged, status).astype(jnp.int32)
 
 
 def _finish(
-    problem: Problem, data: Data, lane: Lane, state: State, status: Array
+    tol: Array, problem: Problem, data: Data, lane: Lane, state: State, status: Array
 ) -> tuple[Params, Info]:
     info = report(
         problem,
@@ -169,7 +165,7 @@ def _finish(
         lane,
         state.params,
         step=state.step,
-        tol=state.tol,
+        tol=tol,
         status=status,
         n_iter=state.n_iter,
     )

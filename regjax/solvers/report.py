@@ -14,17 +14,6 @@ def shares(lane: Lane) -> Array:
     return lane.weights / jnp.sum(lane.weights)
 
 
-def gradient_scale(problem: Problem, params: Params, data: Data, lane: Lane) -> Array:
-    """Max-norm of the gradient with all params 0, []: the scale of a tolerance.
-
-    It depends on the data alone, not on lam or on the starting point.
-    """
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    grad = jax.grad(objective.smooth, argnums=1)(problem, zeros, data, shares(lane))
-    scale = trees.max_abs(grad)
-    return jnp.where(jnp.isfinite(scale) & (scale > 0), scale, 1.0)
-
-
 def report(
     problem: Problem,
     data: Data,
@@ -32,7 +21,7 @@ def report(
     params: Params,
     *,
     step: Array,
-    tol: Array,
+    tol: Array | float,
     status: Array,
     n_iter: Array,
 ) -> Info:
@@ -44,7 +33,7 @@ def report(
       lane: lam and weights.
       params: final ones.
       step: [] step size at which the KKT residual is taken.
-      tol: [] largest residual, in absolute units, that counts as converged.
+      tol: [] largest residual that counts as converged, in units of lane.scale.
       status: [] what the solver knows; `diverged` stays.
       n_iter: [] iterations made.
 
@@ -59,7 +48,7 @@ def report(
     penalty = problem.penalty.value(params, lane.lam)
     loss = smooth - objective.ridge(problem, params)
     lost = (status == Status.diverged) | ~jnp.isfinite(smooth + penalty)
-    ended = jnp.where(kkt <= tol, Status.converged, Status.max_iter)
+    ended = jnp.where(kkt <= tol * lane.scale, Status.converged, Status.max_iter)
     return Info(
         status=jnp.where(lost, Status.diverged, ended).astype(jnp.int32),
         n_iter=jnp.asarray(n_iter, jnp.int32),

@@ -1,0 +1,169 @@
+"""The picture of a path: scores, weights and KKT residuals over -log lam."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from regjax import trees
+from regjax.types import Status
+
+if TYPE_CHECKING:
+    from regjax.results import Path
+
+MOST_LABELS = 12
+STATUS_COLORS = {
+    Status.converged: "tab:green",
+    Status.max_iter: "tab:orange",
+    Status.diverged: "tab:red",
+}
+
+
+def plot(path: Path, file: Any = None) -> Any:
+    """Draw a path: scores, one line per input (or coefficient), KKT residuals.
+
+    Args:
+      path: what to draw. With several seeds: means, and bands from least to most.
+      file: where to write it (png, pdf, svg); None: nowhere.
+
+    Returns:
+      The matplotlib Figure.
+
+    Raises:
+      ValueError: matplotlib is not installed, or the file cannot be written.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ValueError("plot: needs matplotlib: pip install 'regjax[cli]'") from None
+    figure = Figure(figsize=(13, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 3)
+    x = minus_log(path.lams)
+    _draw_scores(axes[0], path, x)
+    _draw_weights(axes[1], path, x)
+    _draw_kkt(axes[2], path, x)
+    for axis in axes:
+        axis.set_xlabel("-log lam")
+        axis.grid(alpha=0.25)
+        axis.margins(x=0.02)
+        _count_on_top(axis, path, x)
+    title = path.settings.get("title")
+    if title:
+        figure.suptitle(title)
+    if file is not None:
+        try:
+            figure.savefig(file, dpi=150)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ValueError(f"file: cannot write {file}: {reason}") from None
+    return figure
+
+
+def minus_log(lams: np.ndarray) -> np.ndarray:
+    """-log lam, [L]; lam = 0 stands one unit right of the smallest positive one."""
+    lams = np.asarray(lams, float)
+    positive = lams[lams > 0]
+    if positive.size == 0:
+        return np.zeros_like(lams)
+    return -np.log(np.where(lams > 0, lams, positive.min() / np.e))
+
+
+def _per_seed(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values).reshape(len(values), -1)
+
+
+def _band(axis: Any, x: np.ndarray, values: np.ndarray, **style: Any) -> None:
+    """Mean over seeds, with a band from the least to the most."""
+    values = _per_seed(values)
+    (line,) = axis.plot(x, values.mean(1), **style)
+    if values.shape[1] > 1:
+        low, high = values.min(1), values.max(1)
+        axis.fill_between(x, low, high, color=line.get_color(), alpha=0.2, lw=0)
+
+
+def _draw_scores(axis: Any, path: Path, x: np.ndarray) -> None:
+    scores = path.scores or {"deviance explained": path.dev_ratio}
+    for name, values in scores.items():
+        _band(axis, x, values, label=name, marker=".", ms=4)
+    classes = path.problem is not None and path.problem.loss.classes
+    what = "accuracy" if classes else "R2"
+    axis.set_ylabel(what if path.scores else "share of the null deviance")
+    axis.set_title("How well it predicts")
+    axis.legend(frameon=False, loc="lower right")
+
+
+def _draw_weights(axis: Any, path: Path, x: np.ndarray) -> None:
+    """One line per input of the first layer: its coefficient, or its norm."""
+    lines, what = _input_lines(path)
+    colors = _colors(lines.shape[1])
+    for j in range(lines.shape[1]):
+        axis.plot(x, lines[:, j], lw=1, color=colors[j])
+    axis.axhline(0, color="0.6", lw=0.6)
+    axis.set_ylabel(what)
+    names = path.feature_names
+    if names is not None and len(names) == lines.shape[1] <= MOST_LABELS:
+        for j, name in enumerate(names):
+            axis.annotate(
+                name, (x[-1], lines[-1, j]), fontsize=7, va="center", color=colors[j]
+            )
+    axis.set_title("Which inputs it uses")
+
+
+def _input_lines(path: Path) -> tuple[np.ndarray, str]:
+    """[L, p] and what they are; seeds are averaged."""
+    drop = 1 if path.seeds == 1 else 2
+    for key, leaf in zip(
+        trees.key_paths(path.params), jax.tree.leaves(path.params), strict=True
+    ):
+        if leaf.ndim - drop < 2 or key.split("/")[-1] in trees.BIASES:
+            continue
+        leaf = np.asarray(leaf).reshape(len(path), path.seeds, leaf.shape[drop], -1)
+        if leaf.shape[-1] == 1:
+            return leaf[..., 0].mean(1), "coefficient"
+        return np.sqrt((leaf**2).sum(-1)).mean(
+            1
+        ), f"norm of the input's weights ({key})"
+    sizes = [
+        np.abs(leaf).reshape(len(path), -1).sum(1)
+        for leaf in jax.tree.leaves(path.params)
+    ]
+    return np.stack(sizes, axis=1), "sum of |w| of each leaf"
+
+
+def _colors(count: int) -> Any:
+    from matplotlib import colormaps
+
+    if count <= 10:
+        return [f"C{j}" for j in range(count)]
+    return colormaps["viridis"](np.linspace(0, 0.95, count))
+
+
+def _draw_kkt(axis: Any, path: Path, x: np.ndarray) -> None:
+    kkt, status = _per_seed(path.kkt), _per_seed(path.status)
+    finite = np.where(np.isfinite(kkt) & (kkt > 0), kkt, np.nan)
+    for kind, color in STATUS_COLORS.items():
+        rows, columns = np.nonzero((status == kind) & ~np.isnan(finite))
+        if len(rows):
+            axis.plot(x[rows], finite[rows, columns], ".", color=color, label=kind.name)
+    lost = np.flatnonzero((status == Status.diverged).any(1))
+    if len(lost):
+        axis.plot(x[lost], np.full(len(lost), 1.0), "x", color="tab:red")
+    axis.plot(x, path.lams, color="0.5", lw=1, ls="--", label="lam itself")
+    axis.set_yscale("log")
+    axis.set_ylabel("KKT residual, in units of lam")
+    axis.set_title("How far from stationary")
+    axis.legend(frameon=False, loc="best")
+
+
+def _count_on_top(axis: Any, path: Path, x: np.ndarray) -> None:
+    """Numbers of nonzero weights along the top, at the places of the ticks."""
+    counts = _per_seed(path.n_nonzero).mean(1)
+    ticks = np.linspace(0, len(x) - 1, min(6, len(x))).round().astype(int)
+    top = axis.secondary_xaxis("top")
+    top.set_xticks(x[ticks], [f"{counts[i]:.0f}" for i in ticks], fontsize=8)
+    top.tick_params(length=2)
+    top.set_xlabel("nonzero weights", fontsize=8)
