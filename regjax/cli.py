@@ -14,11 +14,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from regjax import datasets, losses, models, penalties, solvers
-from regjax.names import one_of
+from regjax import datasets, losses, models, parse, penalties
 from regjax.path import fit_path
 from regjax.results import Path, load, worst_status
-from regjax.types import Loss, Penalty, Problem, Status
+from regjax.types import Problem, Status
 
 INTERRUPTED = 130
 
@@ -112,14 +111,14 @@ def _add_path(commands: Any) -> None:
 
 def _path(args: argparse.Namespace) -> int:
     begun = time.perf_counter()
-    data, label = _data(args.data)
+    data, label = parse.data(args.data)
     train, test = datasets.split(data, args.test_fraction, _not_negative(args.seed))
-    loss, train, test = _loss(args.loss, train, test)
-    outputs = len(data.class_names or ()) if _is_softmax(loss) else 1
-    penalty = _penalty(args.penalty, args.l1_ratio)
-    sizes = [train.X.shape[1], *_hidden(args.hidden), outputs]
+    loss, train, test = parse.loss(args.loss, train, test)
+    outputs = len(data.class_names or ()) if parse.is_softmax(loss) else 1
+    penalty = parse.penalty(args.penalty, args.l1_ratio)
+    sizes = [train.X.shape[1], *parse.hidden(args.hidden), outputs]
     problem = Problem(models.mlp(sizes, args.activation), loss, penalty, args.ridge)
-    solver, lams = _solver(args), _lams(args.lams)
+    solver, lams = parse.solver(args), parse.lams(args.lams)
     out = _writable(args.out or f"runs/{label}-{args.penalty}")
     _use_compilation_cache()
 
@@ -205,106 +204,6 @@ def _plot(args: argparse.Namespace) -> int:
     path.plot(out)
     print(f"wrote {out}")
     return 0
-
-
-def _data(text: str) -> tuple[datasets.Dataset, str]:
-    """The data set, and a short name for it."""
-    if text.endswith(".npz"):
-        return datasets.read_npz(text), pathlib.Path(text).stem
-    file, colon, target = text.rpartition(":")
-    if colon and file.endswith(".csv"):
-        return datasets.read_csv(file, target), pathlib.Path(file).stem
-    if text.endswith(".csv"):
-        raise ValueError(f"data: name the target column: {text}:TARGET")
-    return datasets.load(text), text
-
-
-def _is_softmax(loss: Loss) -> bool:
-    return loss.config is not None and loss.config[0] == "softmax_cross_entropy"
-
-
-def _loss(
-    name: str, train: datasets.Dataset, test: datasets.Dataset
-) -> tuple[Loss, datasets.Dataset, datasets.Dataset]:
-    """The loss, and the data with class names read as numbers where it needs them."""
-    classes = train.class_names
-    if name == "auto":
-        if classes is None:
-            name = "half_squared_error"
-        elif len(classes) == 2:
-            name = "sigmoid_binary_cross_entropy"
-        else:
-            name = "softmax_cross_entropy"
-    loss = losses.REGISTRY[one_of("loss", name, losses.REGISTRY)]()
-    if loss.classes:
-        if classes is None:
-            raise ValueError(f"loss: {name} needs a target of classes")
-        if not _is_softmax(loss) and len(classes) != 2:
-            raise ValueError(f"loss: {name} needs 2 classes, there are {len(classes)}")
-        return loss, train, test
-    if classes is None:
-        return loss, train, test
-    try:
-        values = np.array([float(label) for label in classes])
-    except ValueError:
-        raise ValueError(
-            f"target: must be numeric for {name}, it holds {classes[0]!r}"
-        ) from None
-    train, test = (
-        part._replace(y=values[part.y], class_names=None) for part in (train, test)
-    )
-    return loss, train, test
-
-
-def _penalty(name: str, l1_ratio: float | None) -> Penalty:
-    name = one_of("penalty", name, penalties.REGISTRY)
-    if name == "elastic_net":
-        return penalties.elastic_net(0.5 if l1_ratio is None else l1_ratio)
-    if l1_ratio is not None:
-        raise ValueError(f"l1_ratio: only for elastic_net, the penalty is {name}")
-    return penalties.REGISTRY[name]()
-
-
-def _hidden(text: str) -> list[int]:
-    if text.strip().lower() in ("", "none", "0"):
-        return []
-    try:
-        return [int(size) for size in text.split(",")]
-    except ValueError:
-        raise ValueError(
-            f"hidden: must be sizes like 32,16 or none: {text!r}"
-        ) from None
-
-
-def _lams(text: str) -> int | np.ndarray:
-    """A count, a list, or max:min:count."""
-    try:
-        if ":" in text:
-            high, low, count = text.split(":")
-            high, low = float(high), float(low)
-            if not (0 < low <= high < np.inf and int(count) >= 1):
-                raise ValueError
-            return np.geomspace(high, low, int(count))
-        if text.strip().isdigit():
-            return int(text)
-        return np.array([float(lam) for lam in text.split(",")])
-    except ValueError:
-        raise ValueError(
-            f"lams: must be a count, a list 0.1,0.01 or max:min:count: {text!r}"
-        ) from None
-
-
-def _solver(args: argparse.Namespace) -> Any:
-    """Minibatches where any of their settings is given; None: by the model."""
-    given = {
-        "optimizer": args.optimizer,
-        "epochs": args.epochs,
-        "batch_size": args.batch_size,
-        "polish": args.polish,
-        "learning_rate": args.learning_rate,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    return solvers.minibatch(**given) if given else None
 
 
 def _not_negative(seed: int) -> int:

@@ -268,8 +268,9 @@ def split(
         order = order[np.argsort(place)]
     tests = round(test_fraction * len(order))
     train, test = np.sort(order[tests:]), np.sort(order[:tests])
-    return tuple(
-        data._replace(X=data.X[rows], y=data.y[rows]) for rows in (train, test)
+    return (
+        data._replace(X=data.X[train], y=data.y[train]),
+        data._replace(X=data.X[test], y=data.y[test]),
     )
 
 

@@ -88,6 +88,12 @@ def _constant_loss(eta: Array, problem: Problem, data: Data, shares: Array) -> A
     return objective.data_loss(problem, eta, data, shares)
 
 
+def is_convex(problem: Problem) -> bool:
+    """Whether F is convex: an affine model, a convex loss and penalty."""
+    convex = problem.model.affine and problem.loss.convex and problem.penalty.convex
+    return bool(convex)
+
+
 def penalised(problem: Problem, params: Params) -> Any:
     """Which leaves the penalty sees, a pytree of bool."""
     return (problem.penalty.selected or trees.select)(params)
@@ -96,7 +102,8 @@ def penalised(problem: Problem, params: Params) -> Any:
 def newton(fn: Callable[..., Array], start: Any, args: tuple, most: int = 50) -> Any:
     """Minimise `fn(x, *args)`, smooth and convex in a few variables, on the host.
 
-    Newton's method; each step is halved until the value falls.
+    Newton's method; each step is halved until the value falls, or at the level of
+    rounding the slope.
 
     Args:
       fn: module-level, [q] -> [].
@@ -105,27 +112,36 @@ def newton(fn: Callable[..., Array], start: Any, args: tuple, most: int = 50) ->
       most: iterations.
 
     Returns:
-      [q], where no step lowers the value any more.
+      [q], where no step lowers either any more.
     """
     x = np.asarray(start)
     if x.size == 0:
         return x
-    value, slope, hessian = trees.jitted(_derivatives, fn, x, args)
+    found = _derivatives_at(fn, x, args)
     for _ in range(most):
+        value, slope, hessian = found
         # The common shift of softmax intercepts is a flat direction; this little on
         # the diagonal bends the way there, not where it ends.
-        hessian = np.asarray(hessian, float)
         flat = 1e-6 * np.trace(hessian) / x.size + np.finfo(float).tiny
-        direction = np.linalg.solve(hessian + flat * np.eye(x.size), np.asarray(slope))
+        direction = np.linalg.solve(hessian + flat * np.eye(x.size), slope)
         for halvings in range(30):
             new = (x - 0.5**halvings * direction).astype(x.dtype)
-            found = trees.jitted(_derivatives, fn, new, args)
-            if found[0] < value:
+            found = _derivatives_at(fn, new, args)
+            # Near the end the value is flat to rounding, the slope is not yet.
+            level = found[0] <= value + 4 * np.finfo(x.dtype).eps * abs(value)
+            flatter = np.max(np.abs(found[1])) < np.max(np.abs(slope))
+            if found[0] < value or (level and flatter):
                 break
         else:
             return x
-        x, (value, slope, hessian) = new, found
+        x = new
     return x
+
+
+def _derivatives_at(fn: Callable, x: Any, args: tuple) -> list[Any]:
+    """Value, slope and Hessian on the host, in float64."""
+    found = trees.jitted(_derivatives, fn, x, args)
+    return [np.asarray(value, float) for value in found]
 
 
 def _derivatives(fn: Callable, x: Array, args: tuple) -> tuple[Array, Array, Array]:
@@ -133,20 +149,12 @@ def _derivatives(fn: Callable, x: Array, args: tuple) -> tuple[Array, Array, Arr
     return value, slope, jax.hessian(fn)(x, *args)
 
 
-def null_gradient(
-    problem: Problem, params: Params, data: Data, shares: Array
-) -> Params:
-    """Gradient of the smooth part at the null model of an affine model."""
-    null = null_params(problem, params, data, shares)
-    return trees.jitted(_gradient, problem, null, data, shares)
-
-
 def _gradient(problem: Problem, params: Params, data: Data, shares: Array) -> Params:
     return jax.grad(objective.smooth, argnums=1)(problem, params, data, shares)
 
 
 def lambda_max(problem: Problem, params: Params, data: Data, shares: Array) -> float:
-    """Smallest lam at which every penalised weight is 0, [], for an affine model.
+    """Smallest lam at which every penalised weight is 0, for an affine model.
 
     Args:
       problem: with an affine model and a convex loss.
@@ -155,9 +163,10 @@ def lambda_max(problem: Problem, params: Params, data: Data, shares: Array) -> f
       shares: [n] sample weights over their sum.
 
     Returns:
-      [], in units of lam; inf for a penalty that never selects.
+      That lam; inf for a penalty that never selects.
     """
-    grad = null_gradient(problem, params, data, shares)
+    null = null_params(problem, params, data, shares)
+    grad = trees.jitted(_gradient, problem, null, data, shares)
     return float(trees.jitted(problem.penalty.lambda_max, grad))
 
 
@@ -165,13 +174,6 @@ def largest_slope(problem: Problem, grad: Params) -> Array:
     """`max |g|` over the penalised weights, []."""
     chosen = penalised(problem, grad)
     return trees.max_selected(lambda g: jnp.max(jnp.abs(g)), chosen, grad)
-
-
-def top_of_grid(problem: Problem, params: Params, data: Data, shares: Array) -> float:
-    """`lambda_max`, at most 1e3 max |g|: what a grid of an affine model starts at."""
-    grad = null_gradient(problem, params, data, shares)
-    bound = float(trees.jitted(largest_slope, problem, grad)) / SMALLEST_L1_RATIO
-    return min(float(trees.jitted(problem.penalty.lambda_max, grad)), bound)
 
 
 def slope(problem: Problem, params: Params, data: Data, shares: Array) -> float:
@@ -200,7 +202,7 @@ def top(
       params: the model's own start.
       data: rows.
       shares: [n] sample weights over their sum.
-      slope: `slope(...)` there.
+      slope: `slope(...)` at the start of the sweep.
       null: `null_loss(...)`.
       sweep: `sweep(lams, 1) -> (params, info)`, for the bracket.
 
@@ -210,9 +212,12 @@ def top(
     Raises:
       ValueError: there is no such lam.
     """
-    if not (problem.model.affine and problem.loss.convex):
+    if not is_convex(problem):
         return bracket(problem, params, slope, null, sweep)
-    found = top_of_grid(problem, params, data, shares)
+    highest = lambda_max(problem, params, data, shares)
+    found = min(highest, slope / SMALLEST_L1_RATIO)
+    # So that rounding in another program does not let a weight in at the first lam.
+    found *= 1 + 8 * float(np.finfo(data.X.dtype).eps)
     if not 0 < found < np.inf:
         raise ValueError(
             "lams: no automatic grid, because no penalised weight has a gradient at "

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from regjax import trees
-from regjax.types import Data, Loss, Model, Params, Penalty, Problem
+from regjax.types import Data, Loss, Model, Params, Penalty, Problem, Stage
 
 
 def check_problem(problem: Any) -> Problem:
@@ -110,12 +110,9 @@ def outputs(model: Model, X: np.ndarray) -> int:
     Raises:
       ValueError: the model cannot take X, or its eta is not [n, k].
     """
-    key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
+    X_like = jax.ShapeDtypeStruct(X.shape, np.dtype(np.float32))
     try:
-        params = jax.eval_shape(model.init, key)
-        eta = jax.eval_shape(
-            model.apply, params, jax.ShapeDtypeStruct(X.shape, jnp.float32)
-        )
+        eta = trees.shape_of(_eta, model, jax.random.key(0), X_like)
     except (TypeError, ValueError) as error:
         if model.config is not None and X.ndim == 2:
             takes = model.config[1]["sizes"][0]
@@ -133,6 +130,10 @@ def outputs(model: Model, X: np.ndarray) -> int:
             f"got {list(eta.shape)}"
         )
     return eta.shape[1]
+
+
+def _eta(model: Model, key: Any, X: Any) -> Any:
+    return model.apply(model.init(key), X)
 
 
 def check_init(init: Params, like: Params) -> Params:
@@ -156,6 +157,31 @@ def check_init(init: Params, like: Params) -> Params:
             )
         _finite(f"init: {path}", np.asarray(a))
     return jax.tree.map(lambda a, b: np.asarray(a, b.dtype), init, like)
+
+
+def check_solver(solver: Any) -> tuple[Stage, ...]:
+    """A solver from `regjax.solvers`.
+
+    Raises:
+      ValueError: anything else.
+    """
+    if isinstance(solver, tuple) and all(isinstance(s, Stage) for s in solver):
+        return solver
+    raise ValueError(
+        "solver: must come from regjax.solvers, such as rj.solvers.minibatch(...), "
+        f"got {_kind(solver)}"
+    )
+
+
+def at_least_one(name: str, value: Any) -> int:
+    """An integer of at least 1.
+
+    Raises:
+      ValueError: anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name}: must be an integer of at least 1, got {value}")
+    return int(value)
 
 
 def standardisation(X: np.ndarray, weights: np.ndarray) -> tuple[Any, Any]:

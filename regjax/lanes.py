@@ -205,14 +205,7 @@ def slots_for(problem: Problem, data: Data, params: Params, lanes: int) -> int:
         stats = device.memory_stats() or {}
         most, budget = DEVICE_SLOTS, stats.get("bytes_limit", 2**33) // 4
     shares = jax.ShapeDtypeStruct(data.X.shape[:1], data.X.dtype)
-    jaxpr = jax.make_jaxpr(functools.partial(objective.smooth, problem))(
-        params, data, shares
-    )
-    each = 3 * sum(
-        var.aval.size * var.aval.dtype.itemsize
-        for equation in jaxpr.jaxpr.eqns
-        for var in equation.outvars
-    )
+    each = 3 * trees.size_of(objective.smooth, problem, params, data, shares)
     fits = max(1, budget // max(each, 1))
     return min(most, 2 ** int(np.log2(fits)))
 

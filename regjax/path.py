@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from regjax import grids, inputs, lanes, solvers, trees
@@ -91,8 +92,9 @@ def fit_path(
       solver: from `regjax.solvers`. None picks `proximal_gradient()` for an affine
         model with a convex loss and penalty, else `minibatch()`.
       seeds: how many starting points per lam. Seed s starts from
-        `model.init(fold_in(key, s))`; all lams of a seed share that start and all
-        lanes share their batches, so adding a lam or a seed changes no other.
+        `model.init(fold_in(key, s))` (a convex problem from its null model); all
+        lams of a seed share that start and all lanes share their batches, so
+        adding a lam or a seed changes no other.
       sample_weight: [n], >= 0; the loss is the weighted mean. None for 1.
       offset: [n] or [n, k], added to the linear predictor and not fitted.
       standardize: fit on columns of weighted mean 0 and standard deviation 1 (1/n).
@@ -111,26 +113,23 @@ def fit_path(
     """
     problem = inputs.check_problem(problem)
     wanted = inputs.check_lams(lams)
-    seeds = _at_least_one("seeds", seeds)
+    seeds = inputs.at_least_one("seeds", seeds)
     data, weights = inputs.check_data(problem, X, y, sample_weight, offset)
+    solver = pick_solver(problem) if solver is None else inputs.check_solver(solver)
     center = scale = None
     if standardize:
         center, scale = inputs.standardisation(np.asarray(data.X), weights)
-        data = data._replace(X=(data.X - center) / scale)
+        data = data._replace(X=jnp.asarray((np.asarray(data.X) - center) / scale))
     key = jax.random.key(0) if key is None else key
-    solver = pick_solver(problem) if solver is None else _check_solver(solver)
-    starts = _starts(problem, data, key, seeds)
+    starts = _starts(problem, data, weights, init, key, seeds)
 
-    own = jax.tree.map(lambda a: a[0], starts)
+    own = jax.tree.map(lambda a: a[0], starts.own)
     shares = weights / weights.sum()
     null = grids.null_loss(problem, own, data, shares)
     saturated = _saturated(problem, data, shares)
     slope = grids.slope(problem, own, data, shares)
-    if init is not None:
-        given = inputs.check_init(init, own)
-        starts = jax.tree.map(lambda a: np.stack([a] * seeds), given)
     sweep = functools.partial(
-        _sweep, _Task(solver, problem, data, weights, slope, starts, key, progress)
+        _sweep, _Task(solver, problem, data, weights, slope, starts.used, key, progress)
     )
     if isinstance(wanted, int):
         top = grids.top(problem, own, data, shares, slope, null, sweep)
@@ -145,16 +144,8 @@ def fit_path(
     return Path(
         lams=wanted[:kept].astype(data.X.dtype),
         params=params,
-        loss=info.loss,
-        penalty=info.penalty,
-        objective=info.objective,
-        n_nonzero=info.n_nonzero,
+        **info._asdict(),
         dev_ratio=_dev_ratio(info.loss, null, saturated),
-        kkt=info.kkt,
-        gap=None,
-        n_iter=info.n_iter,
-        step=info.step,
-        status=info.status,
         null_loss=null,
         saturated_loss=saturated,
         seeds=seeds,
@@ -167,30 +158,32 @@ def fit_path(
 
 def pick_solver(problem: Problem) -> tuple[Stage, ...]:
     """What `solver=None` means: full batch where convex, else minibatch."""
-    convex = problem.model.affine and problem.loss.convex and problem.penalty.convex
-    return solvers.proximal_gradient() if convex else solvers.minibatch()
+    if grids.is_convex(problem):
+        return solvers.proximal_gradient()
+    return solvers.minibatch()
 
 
-def _at_least_one(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name}: must be an integer of at least 1, got {value}")
-    return int(value)
+class _Starts(NamedTuple):
+    """Starting params of every seed, [seeds, ...]: the model's own, those used."""
+
+    own: Params
+    used: Params
 
 
-def _check_solver(solver: Any) -> tuple[Stage, ...]:
-    if isinstance(solver, tuple) and all(isinstance(s, Stage) for s in solver):
-        return solver
-    raise ValueError(
-        "solver: must come from regjax.solvers, such as rj.solvers.minibatch(...), "
-        f"got {type(solver).__name__}"
-    )
-
-
-def _starts(problem: Problem, data: Data, key: Any, seeds: int) -> Params:
-    """The model's own starting params of every seed, [seeds, ...], as X's dtype."""
-    starts = jax.device_get(trees.jitted(_draw, problem.model, key, np.arange(seeds)))
-    grids.penalised(problem, starts)  # an error if `where` matches nothing
-    return jax.tree.map(lambda a: a.astype(data.X.dtype), starts)
+def _starts(
+    problem: Problem, data: Data, weights: np.ndarray, init: Any, key: Any, seeds: int
+) -> _Starts:
+    own = jax.device_get(trees.jitted(_draw, problem.model, key, np.arange(seeds)))
+    own = jax.tree.map(lambda a: a.astype(data.X.dtype), own)
+    grids.penalised(problem, own)  # an error if `where` matches nothing
+    one = jax.tree.map(lambda a: a[0], own)
+    if grids.is_convex(problem):
+        one = grids.null_params(problem, one, data, weights / weights.sum())
+        own = jax.tree.map(lambda a: np.stack([np.asarray(a)] * seeds), one)
+    if init is None:
+        return _Starts(own, own)
+    given = inputs.check_init(init, one)
+    return _Starts(own, jax.tree.map(lambda a: np.stack([a] * seeds), given))
 
 
 def _draw(model: Model, key: Any, seeds: Any) -> Params:

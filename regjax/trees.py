@@ -121,7 +121,8 @@ def where(condition: jax.Array, a: Any, b: Any) -> Any:
 
 
 def _is_number(leaf: Any) -> bool:
-    return isinstance(leaf, float | jax.Array | np.ndarray | np.number)
+    kinds = float | jax.Array | np.ndarray | np.number | jax.ShapeDtypeStruct
+    return isinstance(leaf, kinds)
 
 
 def partition(tree: Any) -> tuple[list[Any], Any]:
@@ -157,6 +158,23 @@ def jitted(fn: Callable, *args: Any) -> Any:
     """`fn(*args)`, compiled once for all args that differ in numbers only."""
     numbers, program = partition(args)
     return _run_program(fn, program, numbers)
+
+
+def shape_of(fn: Callable, *args: Any) -> Any:
+    """Shapes and dtypes of `fn(*args)`, traced once like `jitted`, never run."""
+    numbers, program = partition(args)
+    return _run_program.eval_shape(fn, program, numbers)
+
+
+def size_of(fn: Callable, *args: Any) -> int:
+    """Bytes of all arrays that `fn(*args)` makes on its way, traced once, never run."""
+    numbers, program = partition(args)
+    jaxpr = _run_program.trace(fn, program, numbers).jaxpr
+    return sum(
+        var.aval.size * var.aval.dtype.itemsize
+        for equation in jaxpr.jaxpr.eqns
+        for var in equation.outvars
+    )
 
 
 @register_static

@@ -9,7 +9,7 @@ if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
     [ -x .venv/bin/python ] || uv venv --quiet --python '>=3.11' .venv
     uv pip install --quiet --python .venv/bin/python -e ".[$extra]"
   else
-    if [ ! -x .venv/bin/python ]; then
+    if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
       python=
       for name in python3 python3.13 python3.12 python3.11 python; do
         if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
@@ -18,7 +18,7 @@ if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
         fi
       done
       [ -n "$python" ] || { echo "regjax needs Python 3.11 or newer" >&2; exit 2; }
-      "$python" -m venv .venv
+      "$python" -m venv --clear .venv
     fi
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".[$extra]"
   fi

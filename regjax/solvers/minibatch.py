@@ -170,21 +170,25 @@ def build(
         params, optimizer_state = carry
         return State(params, optimizer_state, state.n_iter + 1)
 
-    def status(lane: Lane, state: State) -> Array:
-        lost = ~trees.all_finite(state.params)
-        return jnp.where(lost, Status.diverged, Status.running).astype(jnp.int32)
+    return Solver(init, step, _status, Partial(_finish, tol, problem, data), batch)
 
-    def finish(lane: Lane, state: State, status: Array) -> tuple[Params, Info]:
-        info = report(
-            problem,
-            data,
-            lane,
-            state.params,
-            step=jnp.ones_like(lane.lam),
-            tol=tol,
-            status=status,
-            n_iter=state.n_iter,
-        )
-        return state.params, info
 
-    return Solver(init, step, status, finish, batch)
+def _status(lane: Lane, state: State) -> Array:
+    lost = ~trees.all_finite(state.params)
+    return jnp.where(lost, Status.diverged, Status.running).astype(jnp.int32)
+
+
+def _finish(
+    tol: Array, problem: Problem, data: Data, lane: Lane, state: State, status: Array
+) -> tuple[Params, Info]:
+    info = report(
+        problem,
+        data,
+        lane,
+        state.params,
+        step=jnp.ones_like(lane.lam),
+        tol=tol,
+        status=status,
+        n_iter=state.n_iter,
+    )
+    return state.params, info
