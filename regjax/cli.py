@@ -50,7 +50,7 @@ class _Parser(argparse.ArgumentParser):
     """Errors become a ValueError, which `main` prints in one line."""
 
     def error(self, message: str) -> NoReturn:
-        known = [option for option in self._option_string_actions if option[:2] == "--"]
+        known = [o for o in _options(self) if o.startswith("--")]
         hints = [
             f"did you mean {near[0]}?"
             for word in message.split()
@@ -59,6 +59,15 @@ class _Parser(argparse.ArgumentParser):
             and (near := difflib.get_close_matches(word, known, n=1))
         ]
         raise ValueError("; ".join([message, *hints]))
+
+
+def _options(parser: argparse.ArgumentParser) -> list[str]:
+    """Options of a parser and of its commands."""
+    names = list(parser._option_string_actions)
+    for action in parser._actions:
+        for command in action.choices or () if action.dest == "command" else ():
+            names += action.choices[command]._option_string_actions  # type: ignore
+    return names
 
 
 def _parser() -> argparse.ArgumentParser:

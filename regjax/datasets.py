@@ -193,7 +193,7 @@ def read_npz(file: Any) -> Dataset:
       ValueError: no such file, not an npz, no X or y, shapes that disagree.
     """
     try:
-        with np.load(file, allow_pickle=False) as npz:
+        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as npz:
             arrays = {name: npz[name] for name in npz.files}
     except Exception as error:  # zip, header and decoding errors of many types
         reason = getattr(error, "strerror", None) or error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any
 
@@ -91,17 +92,19 @@ def check_data(
     _finite("X", X)
     _finite("y", y)
     weights = _weights(sample_weight, X)
-    dtype = _dtype({"X": X, "y": y, "sample_weight": weights, "offset": offset})
-    X = X.astype(dtype)
     k = outputs(problem.model, X)
-    encode = problem.loss.encode or _as_columns
-    y = np.asarray(encode(y, k)).astype(dtype)
+    target = np.asarray((problem.loss.encode or _as_columns)(y, k))
     if problem.loss.classes:
-        _two_classes(y[weights > 0])
+        _two_classes(target[weights > 0])
     if offset is not None:
-        offset = _offset(offset, X, k).astype(dtype)
-        offset = jnp.asarray(offset)
-    return Data(jnp.asarray(X), jnp.asarray(y), offset), weights.astype(dtype)
+        offset = _offset(offset, X, k)
+    dtype = _dtype({"X": X, "y": y, "sample_weight": weights, "offset": offset})
+    data = Data(
+        jnp.asarray(X.astype(dtype)),
+        jnp.asarray(target.astype(dtype)),
+        None if offset is None else jnp.asarray(offset.astype(dtype)),
+    )
+    return data, weights.astype(dtype)
 
 
 def outputs(model: Model, X: np.ndarray) -> int:
@@ -274,9 +277,17 @@ def _dtype(arrays: dict[str, Any]) -> Any:
         warnings.warn(
             f"{' and '.join(wide)}: float64 is rounded to float32, because jax has "
             "64 bits off; jax.config.update('jax_enable_x64', True) turns them on",
-            stacklevel=4,
+            stacklevel=_callers_level(),
         )
     return np.float32
+
+
+def _callers_level() -> int:
+    """Stack level of the first frame outside the package, for `_dtype`."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("regjax."):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _two_classes(y: np.ndarray) -> None:

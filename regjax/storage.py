@@ -87,8 +87,10 @@ def load(file: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     Raises:
       ValueError: not there, not such a file, of a newer schema, truncated, changed.
     """
-    with malformed(file), np.load(file, allow_pickle=False) as npz:
-        arrays = {name: npz[name] for name in npz.files}
+    # An open stream: np.load leaves its own open when the file is broken.
+    with malformed(file), open(file, "rb") as stream:
+        with np.load(stream, allow_pickle=False) as npz:
+            arrays = {name: npz[name] for name in npz.files}
         text = arrays.pop("header").tobytes()
         if hashlib.sha256(text).digest() != arrays.pop("header_sha256").tobytes():
             raise ValueError("the header was changed")
