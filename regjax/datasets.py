@@ -277,7 +277,7 @@ def split(
 def sparse_regression(
     seed: int, n: int, p: int, k: int, noise: float = 1.0, rho: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gaussian design with a sparse truth, float64.
+    """Gaussian design with a sparse truth, in the dtype that jax computes in.
 
     Args:
       seed: of numpy's generator.
@@ -296,7 +296,8 @@ def sparse_regression(
         X[:, j] = rho * X[:, j - 1] + (1 - rho**2) ** 0.5 * X[:, j]
     w = np.zeros(p)
     w[:k] = np.where(np.arange(k) % 2, -1.0, 1.0) * (1 + np.arange(k) / max(k, 1))
-    return X, X @ w + noise * rng.standard_normal(n), w
+    y = X @ w + noise * rng.standard_normal(n)
+    return X.astype(dtype()), y.astype(dtype()), w.astype(dtype())
 
 
 def dtype() -> Any:

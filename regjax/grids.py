@@ -176,14 +176,23 @@ def largest_slope(problem: Problem, grad: Params) -> Array:
     return trees.max_selected(lambda g: jnp.max(jnp.abs(g)), chosen, grad)
 
 
-def slope(problem: Problem, params: Params, data: Data, shares: Array) -> float:
-    """`max |g|` over the penalised weights at some params; 1 if that is of no use."""
-    found = float(trees.jitted(_slope, problem, params, data, shares))
-    return found if 0 < found < np.inf else 1.0
+def at_start(
+    problem: Problem, params: Params, data: Data, shares: Array
+) -> tuple[float, float]:
+    """Mean loss, and `max |g|` over the penalised weights (1 if of no use)."""
+    found = trees.jitted(_at_start, problem, params, data, shares)
+    loss, slope = (float(x) for x in found)
+    return loss, slope if 0 < slope < np.inf else 1.0
 
 
-def _slope(problem: Problem, params: Params, data: Data, shares: Array) -> Array:
-    return largest_slope(problem, _gradient(problem, params, data, shares))
+def _at_start(
+    problem: Problem, params: Params, data: Data, shares: Array
+) -> tuple[Array, Array]:
+    loss, grad = jax.value_and_grad(objective.smooth, argnums=1)(
+        problem, params, data, shares
+    )
+    loss = loss - objective.ridge(problem, params)
+    return loss, largest_slope(problem, grad)
 
 
 def top(
@@ -202,7 +211,7 @@ def top(
       params: the model's own start.
       data: rows.
       shares: [n] sample weights over their sum.
-      slope: `slope(...)` at the start of the sweep.
+      slope: of `at_start`.
       null: `null_loss(...)`.
       sweep: `sweep(lams, 1) -> (params, info)`, for the bracket.
 

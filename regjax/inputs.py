@@ -53,7 +53,9 @@ def check_lams(lams: Any) -> int | np.ndarray:
             raise ValueError(f"lams: need at least 1, got {lams}")
         return int(lams)
     array = _array("lams", lams, "a number of lams or a 1-D array of them")
-    if array.ndim != 1 or array.size == 0:
+    if array.size == 0:
+        raise ValueError("lams: is empty, need at least 1")
+    if array.ndim != 1:
         raise ValueError(
             f"lams: must be a number of lams or a 1-D array of them, "
             f"got shape {list(array.shape)}"
@@ -174,17 +176,6 @@ def check_solver(solver: Any) -> tuple[Stage, ...]:
         "solver: must come from regjax.solvers, such as rj.solvers.minibatch(...), "
         f"got {_kind(solver)}"
     )
-
-
-def at_least_one(name: str, value: Any) -> int:
-    """An integer of at least 1.
-
-    Raises:
-      ValueError: anything else.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name}: must be an integer of at least 1, got {value}")
-    return int(value)
 
 
 def standardisation(X: np.ndarray, weights: np.ndarray) -> tuple[Any, Any]:

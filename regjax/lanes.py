@@ -92,7 +92,7 @@ def _solver(program, numbers, lanes: Lane) -> tuple[Solver, Lane]:
     """The solver that `numbers` and `program` stand for, and the lanes' vmap axes."""
     build, problem, data = trees.combine(numbers, program)
     per_lane = 0 if lanes.weights.ndim == 2 else None
-    axes = Lane(lam=0, weights=per_lane, seed=0, scale=None)  # type: ignore
+    axes = Lane(0, per_lane, 0, None, None)  # pyright: ignore
     return build(problem, data), axes
 
 
@@ -112,7 +112,7 @@ def run(
       stages: run one after the other on each wave.
       problem: the equation.
       data: rows, shared by all lanes.
-      lanes: lam [N]; weights [n], shared, or [N, n]; seed [N]; scale [].
+      lanes: lam [N]; weights [n], shared, or [N, n]; seed [N]; the rest [].
       starts: [seeds, ...] starting params; a lane takes that of its seed.
       key: of the batches, shared by all lanes.
       slots: lanes in a wave.
@@ -153,7 +153,7 @@ def run(
 
 def _take(lanes: Lane, rows: np.ndarray) -> Lane:
     weights = lanes.weights[rows] if lanes.weights.ndim == 2 else lanes.weights
-    return Lane(lanes.lam[rows], weights, lanes.seed[rows], lanes.scale)
+    return lanes._replace(lam=lanes.lam[rows], weights=weights, seed=lanes.seed[rows])
 
 
 def _run_wave(

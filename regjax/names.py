@@ -1,9 +1,11 @@
-"""Names that a user types: the known one, or an error with the nearest."""
+"""Names and counts that a user types: the known one, or an error that helps."""
 
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable
+from typing import Any
 
 
 def one_of(argument: str, name: object, known: Iterable[str]) -> str:
@@ -28,3 +30,28 @@ def one_of(argument: str, name: object, known: Iterable[str]) -> str:
     raise ValueError(
         f"{argument}: unknown name {name!r}; {hint}known: {', '.join(names)}"
     )
+
+
+def whole_number(argument: str, value: Any, least: int = 1) -> int:
+    """Check a count.
+
+    Args:
+      argument: what the count was given for; the error starts with it.
+      value: what was given.
+      least: the smallest count that makes sense.
+
+    Returns:
+      The count as an int.
+
+    Raises:
+      ValueError: not an integer (2.0 is none), or below `least`.
+    """
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = None
+    if count is None or isinstance(value, bool) or count < least:
+        raise ValueError(
+            f"{argument}: must be an integer of at least {least}, got {value}"
+        )
+    return count

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from regjax import grids, inputs, lanes, solvers, trees
+from regjax.names import whole_number
 from regjax.progress import progress_bar
 from regjax.results import Fit, Path
 from regjax.types import Data, Info, Lane, Model, Params, Problem, Stage
@@ -113,13 +114,14 @@ def fit_path(
     """
     problem = inputs.check_problem(problem)
     wanted = inputs.check_lams(lams)
-    seeds = inputs.at_least_one("seeds", seeds)
+    seeds = whole_number("seeds", seeds)
     data, weights = inputs.check_data(problem, X, y, sample_weight, offset)
     solver = pick_solver(problem) if solver is None else inputs.check_solver(solver)
     center = scale = None
     if standardize:
-        center, scale = inputs.standardisation(np.asarray(data.X), weights)
-        data = data._replace(X=jnp.asarray((np.asarray(data.X) - center) / scale))
+        raw = np.asarray(data.X)
+        center, scale = inputs.standardisation(raw, weights)
+        data = data._replace(X=jnp.asarray((raw - center) / scale))
     key = jax.random.key(0) if key is None else key
     starts = _starts(problem, data, weights, init, key, seeds)
 
@@ -127,25 +129,23 @@ def fit_path(
     shares = weights / weights.sum()
     null = grids.null_loss(problem, own, data, shares)
     saturated = _saturated(problem, data, shares)
-    slope = grids.slope(problem, own, data, shares)
+    loss, slope = grids.at_start(problem, own, data, shares)
+    ceiling = _ceiling(max(null, loss), saturated)
+    none = np.zeros(0, data.X.dtype)
+    lane = Lane(none, weights, none, np.asarray(slope), np.asarray(ceiling))
     sweep = functools.partial(
-        _sweep, _Task(solver, problem, data, weights, slope, starts.used, key, progress)
+        _sweep, _Task(solver, problem, data, lane, starts.used, key, progress)
     )
     if isinstance(wanted, int):
         top = grids.top(problem, own, data, shares, slope, null, sweep)
         n, p = data.X.shape[:2]
         wanted = grids.geometric(top, grids.ratio_for(n, p), wanted)
-    params, info = sweep(wanted, seeds)
-    kept = len(info.status) // seeds  # fewer than asked for after a Ctrl-C
-    params, info = jax.tree.map(
-        lambda a: a[: kept * seeds].reshape(kept, *[seeds] * (seeds > 1), *a.shape[1:]),
-        (params, info),
-    )
+    params, info = _by_lam(sweep(wanted, seeds), seeds)
     return Path(
-        lams=wanted[:kept].astype(data.X.dtype),
+        lams=wanted[: len(info.status)].astype(data.X.dtype),
         params=params,
         **info._asdict(),
-        dev_ratio=_dev_ratio(info.loss, null, saturated),
+        dev_ratio=_dev_ratio(np.asarray(info.loss), null, saturated),
         null_loss=null,
         saturated_loss=saturated,
         seeds=seeds,
@@ -161,6 +161,17 @@ def pick_solver(problem: Problem) -> tuple[Stage, ...]:
     if grids.is_convex(problem):
         return solvers.proximal_gradient()
     return solvers.minibatch()
+
+
+def _by_lam(lanes_found: tuple[Params, Info], seeds: int) -> tuple[Params, Info]:
+    """Lanes [M, ...] as [L, ...] or [L, seeds, ...]; an unfinished lam is dropped."""
+    kept = len(lanes_found[1].status) // seeds
+    lead = (kept,) if seeds == 1 else (kept, seeds)
+
+    def fold(a: np.ndarray) -> np.ndarray:
+        return a[: kept * seeds].reshape(*lead, *a.shape[1:])
+
+    return jax.tree.map(fold, lanes_found)
 
 
 class _Starts(NamedTuple):
@@ -196,8 +207,7 @@ class _Task(NamedTuple):
     solver: tuple[Stage, ...]
     problem: Problem
     data: Data
-    weights: np.ndarray
-    slope: float
+    lane: Lane
     starts: Params
     key: Any
     progress: Any
@@ -206,10 +216,14 @@ class _Task(NamedTuple):
 def _sweep(task: _Task, lams: np.ndarray, seeds: int) -> tuple[Params, Info]:
     """All lanes of a grid, lam by lam and within a lam seed by seed."""
     dtype = task.data.X.dtype
-    lam = np.repeat(lams, seeds).astype(dtype)
-    seed = np.tile(np.arange(seeds), len(lams))
+    lane = task.lane._replace(
+        lam=np.repeat(lams, seeds).astype(dtype),
+        seed=np.tile(np.arange(seeds), len(lams)),
+        scale=np.asarray(task.lane.scale, dtype),
+        ceiling=np.asarray(task.lane.ceiling, dtype),
+    )
     one = jax.tree.map(lambda a: a[0], task.starts)
-    slots = lanes.slots_for(task.problem, task.data, one, len(lam))
+    slots = lanes.slots_for(task.problem, task.data, one, len(lane.lam))
     # A stream of its own, so that no start shares its bits with the batches.
     order_key = jax.random.fold_in(task.key, np.uint32(2**32 - 1))
     with progress_bar(task.progress) as on_progress:
@@ -217,12 +231,18 @@ def _sweep(task: _Task, lams: np.ndarray, seeds: int) -> tuple[Params, Info]:
             task.solver,
             task.problem,
             task.data,
-            Lane(lam, task.weights, seed, np.asarray(task.slope, dtype)),
+            lane,
             task.starts,
             order_key,
             slots,
             on_progress,
         )
+
+
+def _ceiling(worst: float, saturated: float) -> float:
+    """Mean loss above which training has diverged: ten times that of the start."""
+    room = max(worst - saturated, 1e-3 * abs(worst))
+    return worst + 10 * room if room > 0 else np.inf
 
 
 def _saturated(problem: Problem, data: Data, shares: np.ndarray) -> float:

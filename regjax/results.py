@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regjax import storage
+from regjax import prediction, storage
 from regjax.types import Params, Problem, Status
 
 PER_LANE = (
@@ -41,6 +41,10 @@ class Fit(NamedTuple):
     step: Any
     status: Any
     path: Path
+
+    def __repr__(self) -> str:
+        """The one row of the table."""
+        return self.path.table()
 
     def predict(self, X: Any, type: str = "response") -> np.ndarray:
         """See `Path.predict`: [n, k]; [n] for classes."""
@@ -158,27 +162,14 @@ class Path:
             params = self.params
         else:
             params = jax.tree.map(lambda a: a[None], self.params_at(lam))
-        eta = _apply(problem, params, X, self.seeds)
+        eta = prediction.eta(problem, params, X, self.seeds)
         out = self._typed(eta, type)
         return out if lam is None else out[0]
 
     def params_at(self, lam: float) -> Params:
         """Params at one lam, as `predict` takes them."""
-        lam = _usable_lam(lam)
-        descending = np.asarray(self.lams, float)
-        if self._problem().model.affine:
-            at = np.interp(lam, descending[::-1], np.arange(len(self))[::-1])
-        else:
-            tiny = np.finfo(float).tiny
-            distance = np.abs(np.log((descending + tiny) / (lam + tiny)))
-            at = float(np.argmin(distance))
-        low = int(at)
-        share = np.float32(at - low)
-        if share == 0:
-            return jax.tree.map(lambda a: a[low], self.params)
-        return jax.tree.map(
-            lambda a: (1 - share) * a[low] + share * a[low + 1], self.params
-        )
+        affine = self._problem().model.affine
+        return prediction.params_at(self.lams, self.params, lam, affine)
 
     def coef(self, lam: Any = None) -> dict[str, np.ndarray]:
         """Coefficients of a linear model in raw units of X.
@@ -220,7 +211,9 @@ class Path:
         encode = loss.encode or (lambda y, k: np.reshape(y, (len(y), -1)))
         truth = np.asarray(encode(np.asarray(y), mean.shape[-1]))
         if loss.classes:
-            return np.mean(_class_number(mean) == _class_number(truth), axis=-1)
+            return np.mean(
+                prediction.class_number(mean) == prediction.class_number(truth), axis=-1
+            )
         residual = np.mean((mean - truth) ** 2, axis=(-2, -1))
         spread = np.mean((truth - truth.mean(0)) ** 2)
         return 1 - residual / np.maximum(spread, np.finfo(float).tiny)
@@ -291,7 +284,7 @@ class Path:
             return np.asarray(mean)
         if not loss.classes:
             raise ValueError("type: 'class' needs a loss of classes")
-        numbers = _class_number(np.asarray(mean))
+        numbers = prediction.class_number(np.asarray(mean))
         return (
             numbers if self.class_names is None else np.array(self.class_names)[numbers]
         )
@@ -364,30 +357,6 @@ def load(file: Any, problem: Problem | None = None) -> Path:
 def worst_status(path: Path) -> np.ndarray:
     """The worst status over seeds, [L]."""
     return path.status if path.seeds == 1 else path.status.max(axis=1)
-
-
-def _usable_lam(lam: Any) -> float:
-    if isinstance(lam, str):
-        raise ValueError(f"lam: {lam!r} is known after cross-validation only")
-    if not np.ndim(lam) == 0 or not np.isfinite(lam) or lam < 0:
-        raise ValueError(f"lam: must be a finite number >= 0, got {lam}")
-    return float(lam)
-
-
-def _class_number(mean: np.ndarray) -> np.ndarray:
-    if mean.shape[-1] == 1:
-        return (mean[..., 0] > 0.5).astype(int)
-    return np.argmax(mean, axis=-1)
-
-
-def _apply(problem: Problem, params: Params, X: jax.Array, seeds: int) -> jax.Array:
-    """Eta of every lane, a few lanes at a time."""
-    one = jax.jit(lambda p: problem.model.apply(p, X))
-    params = jax.tree.map(jnp.asarray, params)
-    if seeds > 1:
-        one = jax.vmap(one)
-    lams = len(jax.tree.leaves(params)[0])
-    return jax.lax.map(one, params, batch_size=min(lams, 128))
 
 
 __all__ = ["Fit", "Path", "Status", "load", "worst_status"]

@@ -28,7 +28,8 @@ def format_table(path: Path) -> str:
     columns = {
         "": [str(i + 1) for i in range(len(path))],
         "Df": [f"{x:.0f}" for x in _mean(path.n_nonzero)],
-        "%Dev": [f"{100 * x:.2f}" for x in _mean(path.dev_ratio)],
+        # + 0.0: no "-0.00" for an empty model
+        "%Dev": [f"{np.round(100 * x, 2) + 0.0:.2f}" for x in _mean(path.dev_ratio)],
         "Lambda": [f"{x:.4g}" for x in path.lams],
         **{
             name.capitalize(): [f"{x:.4f}" for x in _mean(values)]

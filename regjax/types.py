@@ -131,12 +131,14 @@ class Lane(NamedTuple):
       weights: [n] sample weights, not normalised.
       seed: [] int, which starting point.
       scale: [] `max |g|` at the model's own start: what tolerances multiply.
+      ceiling: [] a lane that ends at a mean loss above it has diverged.
     """
 
     lam: Array
     weights: Array
     seed: Array
     scale: Array
+    ceiling: Array
 
 
 class Status(enum.IntEnum):
@@ -145,7 +147,7 @@ class Status(enum.IntEnum):
     running = -1
     converged = 0  # kkt at or below the solver's tol
     max_iter = 1  # all its iterations used, tol not reached
-    diverged = 2  # frozen at its last finite iterate
+    diverged = 2  # frozen at its last finite iterate, or ended far above its start
 
 
 class Info(NamedTuple):

@@ -101,7 +101,11 @@ def test_weights_may_differ_from_lane_to_lane():
     start = PROBLEM.model.init(jax.random.fold_in(jax.random.key(0), 0))
     starts = jax.tree.map(lambda a: a[None], start)
     lane = lanes.Lane(
-        np.full(2, 1e-3, np.float32), masks, np.zeros(2, int), np.float32(1)
+        np.full(2, 1e-3, np.float32),
+        masks,
+        np.zeros(2, int),
+        scale=np.float32(1),
+        ceiling=np.float32(np.inf),
     )
     solver = rj.solvers.proximal_gradient(max_iter=50)
     _, info = lanes.run(solver, PROBLEM, data, lane, starts, jax.random.key(0), slots=2)

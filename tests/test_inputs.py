@@ -120,6 +120,11 @@ CALLS = {
     "batch_size": ("batch_size", lambda: rj.solvers.minibatch(batch_size=0)),
     "epochs": ("epochs", lambda: rj.solvers.minibatch(epochs=0)),
     "polish": ("polish", lambda: rj.solvers.minibatch(polish=-1)),
+    "epochs 2.5": ("epochs", lambda: rj.solvers.minibatch(epochs=2.5)),
+    "optimizer signature": (
+        "optimizer",
+        lambda: rj.solvers.minibatch(rj.transforms.proximal_adam),
+    ),
     "tol": ("tol", lambda: rj.solvers.proximal_gradient(tol=0.0)),
     "max_iter": ("max_iter", lambda: rj.solvers.proximal_gradient(max_iter=0)),
     "l1_ratio": ("l1_ratio", lambda: rj.penalties.elastic_net(1.5)),

@@ -121,6 +121,15 @@ def test_a_diverging_lam_changes_no_other():
         assert not np.any(np.isnan(getattr(path, name))), name
 
 
+def test_a_finite_blow_up_is_a_divergence_too():
+    X, y = two_moons()
+    solver = rj.solvers.minibatch("adam", 32, 10, polish=3, learning_rate=1e6)
+    path = rj.fit_path(network(), X, y, LAMS, solver=solver)
+    assert np.all(np.isfinite(path.loss))
+    assert np.all(path.status[path.loss > 100] == rj.Status.diverged)
+    assert np.any(path.status == rj.Status.diverged)
+
+
 def test_changing_lam_or_building_the_problem_again_never_compiles_again():
     X, y = two_moons()
     traces = []

@@ -10,7 +10,7 @@ FLOORS = [
     ["types", "trees", "names"],
     ["models", "losses", "penalties", "datasets"],
     ["objective", "grids", "transforms", "inputs"],
-    ["lanes", "solvers", "storage", "progress", "table", "results"],
+    ["lanes", "solvers", "storage", "progress", "prediction", "table", "results"],
     ["path"],
     ["plotting", "parse", "cli"],
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import optax
 from jax.tree_util import Partial
 
 from regjax import objective, transforms, trees
-from regjax.names import one_of
+from regjax.names import one_of, whole_number
 from regjax.solvers.proximal_gradient import build as build_polish
 from regjax.solvers.report import report
 from regjax.types import Array, Data, Info, Lane, Params, Problem, Solver, Stage, Status
@@ -35,8 +36,9 @@ def minibatch(
     first rows.
 
     A minibatch prox does not find the support, however small the step: a zero moves
-    whenever the noisy gradient exceeds lam. So training ends with `polish` rounds
-    of `proximal_gradient`; status and KKT residual are taken there.
+    whenever the noisy gradient exceeds lam. So training ends with at most `polish`
+    rounds of `proximal_gradient`, fewer where `tol` is reached; status and KKT
+    residual are taken there.
 
     Args:
       optimizer: `"adam"` or `"sgd"` (momentum 0.9), proximal and with a cosine
@@ -45,7 +47,7 @@ def minibatch(
         `functools.partial(rj.transforms.proximal_adam, 1e-3)`.
       batch_size: rows a step; None, or n and more, for all rows.
       epochs: passes over the rows.
-      polish: full-batch rounds after it; 0 for none.
+      polish: most full-batch rounds after it; 0 for none.
       learning_rate: at the start, for a named optimiser only; default 0.02 for
         adam, 0.1 for sgd (for inputs of about unit scale).
       tol: converged when the KKT residual is at most tol times `max |g|` at the
@@ -58,21 +60,16 @@ def minibatch(
       ValueError: an unknown name, a bare GradientTransformation, a size below 1.
     """
     make = _optimizer(optimizer, learning_rate)
-    for name, value, least in [
-        ("batch_size", batch_size, 1),
-        ("epochs", epochs, 1),
-        ("polish", polish, 0),
-    ]:
-        if value is not None and value < least:
-            raise ValueError(f"{name}: must be at least {least}, got {value}")
+    if batch_size is not None:
+        batch_size = whole_number("batch_size", batch_size)
+    epochs = whole_number("epochs", epochs)
+    polish = whole_number("polish", polish, least=0)
     if not tol > 0:
         raise ValueError(f"tol: must be positive, got {tol}")
-    rows = None if batch_size is None else int(batch_size)
-    epochs, tol = int(epochs), float(tol)
-    train = Stage(Partial(build, make, rows, epochs, tol), epochs, "epoch")
+    train = Stage(Partial(build, make, batch_size, epochs, float(tol)), epochs, "epoch")
     if polish == 0:
         return (train,)
-    return train, Stage(Partial(build_polish, tol), int(polish), "polish step")
+    return train, Stage(Partial(build_polish, float(tol)), polish, "polish step")
 
 
 def _optimizer(optimizer: Any, learning_rate: float | None) -> Callable:
@@ -84,6 +81,13 @@ def _optimizer(optimizer: Any, learning_rate: float | None) -> Callable:
             "without a prox: lambda penalty, lam: optimizer"
         )
     if callable(optimizer):
+        try:
+            inspect.signature(optimizer).bind(None, None)
+        except TypeError as error:
+            raise ValueError(
+                f"optimizer: cannot be called as (penalty, lam): {error}; freeze the "
+                "rest, as in functools.partial(rj.transforms.proximal_adam, 1e-3)"
+            ) from None
         if learning_rate is not None:
             raise ValueError(
                 "learning_rate: only for a named optimizer; give your function its own"

@@ -10,11 +10,14 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from regjax import objective, trees
+from regjax.names import whole_number
 from regjax.solvers.report import report, shares
 from regjax.types import Array, Data, Info, Lane, Params, Problem, Solver, Stage, Status
 
 
-def proximal_gradient(tol: float = 1e-5, max_iter: int = 5000) -> tuple[Stage, ...]:
+def proximal_gradient(
+    tol: float | None = None, max_iter: int = 10_000
+) -> tuple[Stage, ...]:
     r"""FISTA with backtracking and function-value restart.
 
     A round is one trial step from the extrapolated point. It is taken if the
@@ -24,7 +27,7 @@ def proximal_gradient(tol: float = 1e-5, max_iter: int = 5000) -> tuple[Stage, .
 
     Args:
       tol: converged when the KKT residual is at most tol times `max |g|` at the
-        model's own start.
+        model's own start; None: 1e-5, or 1e-10 in float64.
       max_iter: rounds.
 
     Returns:
@@ -36,11 +39,11 @@ def proximal_gradient(tol: float = 1e-5, max_iter: int = 5000) -> tuple[Stage, .
     Source: Beck & Teboulle (2009), SIAM J. Imaging Sci. 2; restart of
     O'Donoghue & Candes (2015), Found. Comput. Math. 15.
     """
-    if not tol > 0:
+    if tol is not None and not tol > 0:
         raise ValueError(f"tol: must be positive, got {tol}")
-    if max_iter < 1:
-        raise ValueError(f"max_iter: must be at least 1, got {max_iter}")
-    return (Stage(Partial(build, float(tol)), int(max_iter), "full-batch step"),)
+    max_iter = whole_number("max_iter", max_iter)
+    tol = None if tol is None else float(tol)
+    return (Stage(Partial(build, tol), max_iter, "full-batch step"),)
 
 
 class State(NamedTuple):
@@ -65,8 +68,10 @@ class State(NamedTuple):
     n_iter: Array
 
 
-def build(tol: float, problem: Problem, data: Data) -> Solver:
+def build(tol: Array | float | None, problem: Problem, data: Data) -> Solver:
     """The Solver of one problem and one data set."""
+    if tol is None:
+        tol = 1e-5 if data.X.dtype == jnp.float32 else 1e-10
     return Solver(
         init=Partial(_init, problem, data),
         step=Partial(_step, problem, data),

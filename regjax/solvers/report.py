@@ -47,7 +47,8 @@ def report(
     kkt = jnp.where(jnp.isnan(kkt), jnp.inf, kkt)
     penalty = problem.penalty.value(params, lane.lam)
     loss = smooth - objective.ridge(problem, params)
-    lost = (status == Status.diverged) | ~jnp.isfinite(smooth + penalty)
+    lost = ~jnp.isfinite(smooth + penalty) | (loss > lane.ceiling)
+    lost = lost | (status == Status.diverged)
     ended = jnp.where(kkt <= tol * lane.scale, Status.converged, Status.max_iter)
     return Info(
         status=jnp.where(lost, Status.diverged, ended).astype(jnp.int32),
