@@ -1,6 +1,15 @@
 """Regularization paths: one equation, hundreds of lam at once, in JAX."""
 
-from regjax import datasets, grids, losses, models, penalties, solvers, transforms
+from regjax import (
+    conversions,
+    datasets,
+    grids,
+    losses,
+    models,
+    penalties,
+    solvers,
+    transforms,
+)
 from regjax.path import fit, fit_path
 from regjax.results import Fit, Path, load
 from regjax.types import Loss, Model, Penalty, Problem, Status
@@ -15,6 +24,7 @@ __all__ = [
     "Penalty",
     "Problem",
     "Status",
+    "conversions",
     "datasets",
     "fit",
     "fit_path",

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent / "regjax"
 FLOORS = [
-    ["types", "trees", "names"],
+    ["types", "trees", "names", "conversions"],
     ["models", "losses", "penalties", "datasets"],
     ["objective", "grids", "transforms", "inputs"],
     ["lanes", "solvers", "storage", "progress", "prediction", "table", "results"],
