@@ -8,8 +8,11 @@ depend on which other lanes were asked for.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import functools
+import itertools
+import os
 import signal
 import threading
 import time
@@ -25,7 +28,7 @@ from regjax.types import Array, Data, Info, Lane, Params, Problem, Solver, Stage
 
 CHUNK_SECONDS = 0.5  # between two looks at the progress bar and at Ctrl-C
 HOST_SLOTS, DEVICE_SLOTS = 16, 1024
-HOST_BYTES = 2**30
+HOST_BYTES = 2**29
 
 
 class Carry(NamedTuple):
@@ -117,38 +120,103 @@ def run(
       key: of the batches, shared by all lanes.
       slots: lanes in a wave.
       on_progress: called as `(rounds done, rounds in all, label)`, where a round
-        is one of one wave.
+        is one of one wave; one call at a time, but from any thread.
 
     Returns:
       `(params, info)`, arrays [M, ...] on the host. M < N after a Ctrl-C: only
       lanes of finished waves are kept. A second Ctrl-C is not caught.
     """
     count = lanes.lam.shape[0]
-    waves = -(-count // slots)
-    per_wave = sum(stage.rounds for stage in stages)
-    done: list[tuple[Params, Info]] = []
+    tally = _Tally(on_progress, -(-count // slots), sum(s.rounds for s in stages))
+
+    def wave(number: int) -> tuple[Params, Info] | None:
+        rows = np.arange(number * slots, (number + 1) * slots)
+        part = _take(lanes, np.minimum(rows, count - 1))  # the last is filled up
+        params = jax.tree.map(lambda a: a[part.seed], starts)
+        tell = functools.partial(tally.tell, number)
+        found = _run_wave(stages, problem, data, part, params, key, tell, interrupted)
+        kept = int(np.sum(rows < count))
+        return found and jax.tree.map(lambda a: a[:kept], found)
+
+    def compile_ahead() -> None:
+        part = _take(lanes, np.zeros(slots, int))
+        params = jax.tree.map(lambda a: a[part.seed], starts)
+        for stage in stages[1:]:
+            _compile_stage(stage, problem, data, part, params, key)
+
     with catch_interrupt() as interrupted:
-        for wave in range(waves):
-            rows = np.arange(wave * slots, (wave + 1) * slots)
-            part = _take(lanes, np.minimum(rows, count - 1))
-            before = wave * per_wave
-
-            def tell(rounds: int, label: str, before: int = before) -> None:
-                if on_progress is not None:
-                    on_progress(before + rounds, waves * per_wave, label)
-
-            params = jax.tree.map(lambda a, part=part: a[part.seed], starts)
-            result = _run_wave(
-                stages, problem, data, part, params, key, tell, interrupted
-            )
-            if result is None:
-                break
-            kept = int(np.sum(rows < count))
-            done.append(jax.tree.map(lambda a, kept=kept: a[:kept], result))
-            tell(per_wave, stages[-1].label)
+        found = _map_waves(wave, tally.waves, compile_ahead)
+    done = list(itertools.takewhile(lambda result: result is not None, found))
     if not done:
         raise KeyboardInterrupt
     return jax.tree.map(lambda *parts: np.concatenate(parts), *done)
+
+
+class _Tally:
+    """Adds up the rounds of all waves for one progress callback."""
+
+    def __init__(self, on_progress: Callable | None, waves: int, per_wave: int):
+        self.on_progress, self.waves, self.total = on_progress, waves, waves * per_wave
+        self.done = [0] * waves
+        self.lock = threading.Lock()
+
+    def tell(self, wave: int, rounds: int, label: str) -> None:
+        """Wave number `wave` has made `rounds` rounds by now."""
+        with self.lock:
+            self.done[wave] = rounds
+            if self.on_progress is not None:
+                self.on_progress(sum(self.done), self.total, label)
+
+
+def _map_waves(
+    wave: Callable[[int], Any], waves: int, compile_ahead: Callable[[], None]
+) -> list[Any]:
+    """`[wave(0), wave(1), ...]`, several at a time where that pays.
+
+    XLA runs a program of small products on one CPU core, so each core gets a wave.
+    jax's context managers (`jax.enable_x64(...)`) hold for one thread only: inside
+    one, waves run one by one in the caller's.
+    """
+    width = min(waves, _cores()) if jax.default_backend() == "cpu" else 1
+    if width == 1:
+        return [wave(number) for number in range(waves)]
+    with concurrent.futures.ThreadPoolExecutor(width) as pool:
+        if pool.submit(_jax_settings).result() != _jax_settings():
+            return [wave(number) for number in range(waves)]
+        pool.submit(compile_ahead)  # later stages, while the first wave trains
+        futures = [pool.submit(wave, number) for number in range(waves)]
+        # With a timeout, so that the main thread comes round to handle a Ctrl-C.
+        while concurrent.futures.wait(futures, timeout=0.2).not_done:
+            for failed in (f for f in futures if f.done() and f.exception()):
+                pool.shutdown(cancel_futures=True)
+                failed.result()
+        return [future.result() for future in futures]
+
+
+def _compile_stage(stage, problem, data, lanes, params, key) -> None:
+    """Compile the programs of a stage, unless they are; no lane is moved."""
+    numbers, program = trees.partition((stage.build, problem, data))
+    if program in _COMPILED:
+        return
+    ended = np.full(lanes.lam.shape, Status.max_iter, np.int32)
+    carry = start(program, numbers, lanes, params, ended)
+    carry = advance(program, numbers, lanes, carry, key, 0)
+    finish(program, numbers, lanes, carry)
+    _COMPILED.add(program)
+
+
+_COMPILED: set[Any] = set()
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _jax_settings() -> dict[str, Any]:
+    """All of jax's settings as this thread sees them."""
+    return {name: getattr(jax.config, name, None) for name in jax.config.values}
 
 
 def _take(lanes: Lane, rows: np.ndarray) -> Lane:
@@ -167,19 +235,20 @@ def _run_wave(
         numbers, program = trees.partition((stage.build, problem, data))
         carry = start(program, numbers, lanes, params, status)
         done, rounds = 0, 1
-        while done < stage.rounds:
+        while done < stage.rounds and not interrupted():
             begun = time.perf_counter()
             carry = advance(program, numbers, lanes, carry, key, rounds)
             running = np.any(np.asarray(carry.status) == Status.running)  # waits
             seconds = time.perf_counter() - begun
             done += rounds
             tell(before + done, stage.label)
-            if interrupted():
-                return None
             if not running:
                 break
             faster = CHUNK_SECONDS / max(seconds, 1e-6)
             rounds = int(np.clip(rounds * faster, 1, stage.rounds - done or 1))
+        if interrupted():
+            return None
+        tell(before + stage.rounds, stage.label)
         if stage is stages[-1]:
             params, info = finish(program, numbers, lanes, carry)
             params, info = jax.device_get((params, info))

@@ -1,6 +1,7 @@
 """The engine: chunks, waves, Ctrl-C, memory."""
 
 import signal
+import threading
 
 import jax
 import numpy as np
@@ -48,9 +49,51 @@ def test_waves_of_any_width_give_the_same_path(monkeypatch):
     assert len(narrow) == len(wide)
 
 
+def test_waves_side_by_side_give_what_one_by_one_gives(monkeypatch):
+    """Threads share nothing but the compiled programs: bitwise."""
+    monkeypatch.setattr(lanes, "HOST_SLOTS", 2)
+    paths = []
+    for cores in (1, 3):
+        monkeypatch.setattr(lanes, "_cores", lambda cores=cores: cores)
+        paths.append(solve())
+    jax.tree.map(np.testing.assert_array_equal, paths[0].params, paths[1].params)
+
+
+def test_inside_a_context_manager_of_jax_waves_stay_in_the_callers_thread(monkeypatch):
+    """Such settings hold for one thread; elsewhere they would silently not hold."""
+    monkeypatch.setattr(lanes, "HOST_SLOTS", 2)
+    monkeypatch.setattr(lanes, "_cores", lambda: 2)
+    threads = set()
+    run_wave = lanes._run_wave
+
+    def watched(*args):
+        threads.add(threading.current_thread())
+        return run_wave(*args)
+
+    monkeypatch.setattr(lanes, "_run_wave", watched)
+    solve()
+    assert threading.main_thread() not in threads
+    threads.clear()
+    with jax.default_matmul_precision("highest"):
+        solve()
+    assert threads == {threading.main_thread()}
+
+
+def test_an_error_in_a_wave_comes_out(monkeypatch):
+    monkeypatch.setattr(lanes, "HOST_SLOTS", 2)
+    monkeypatch.setattr(lanes, "_cores", lambda: 2)
+
+    def fail(*told):
+        raise RuntimeError("the callback's own")
+
+    with pytest.raises(RuntimeError, match="the callback's own"):
+        solve(progress=fail)
+
+
 def test_ctrl_c_keeps_finished_waves_and_the_handler_comes_back(monkeypatch):
     """Interrupted in the second of three waves: the first is kept, bitwise."""
     monkeypatch.setattr(lanes, "HOST_SLOTS", 4)
+    monkeypatch.setattr(lanes, "_cores", lambda: 1)
     whole = solve()
     before = signal.getsignal(signal.SIGINT)
 
@@ -73,6 +116,7 @@ def test_ctrl_c_in_the_first_wave_is_a_keyboard_interrupt():
 
 def test_ctrl_c_drops_a_lam_whose_seeds_are_not_all_done(monkeypatch):
     monkeypatch.setattr(lanes, "HOST_SLOTS", 4)
+    monkeypatch.setattr(lanes, "_cores", lambda: 1)
 
     def interrupt(done, total, label):
         if done == 13:
