@@ -208,6 +208,16 @@ def test_the_step_may_differ_from_coordinate_to_coordinate(name):
 
 
 @every_penalty
+def test_float32_stays_float32_where_64_bits_are_on(name, x64):
+    """Value, prox and lambda_max have the dtype of the params."""
+    penalty, _ = PENALTIES[name]
+    params, lam = {"w": np.ones(3, np.float32)}, np.float32(0.1)
+    assert penalty.prox(params, lam, lam)["w"].dtype == np.float32
+    assert penalty.lambda_max(params).dtype == np.float32
+    assert penalty.value(params, lam).dtype == np.float32
+
+
+@every_penalty
 def test_lam_may_be_traced_and_batched(name):
     """vmap over lam under jit is one call per lam."""
     v, lams = jnp.linspace(-1, 1, SIZE), jnp.array([0.0, 0.1, 0.5])
@@ -234,20 +244,21 @@ def test_biases_are_never_penalised(name):
 @pytest.mark.parametrize(
     "where",
     [
-        "^0/",
-        r"(?<!\d)0/(w|b)$",
-        ({"w": True, "b": True}, {"w": False, "b": False}),
-        (True, False),
+        "0/",
+        "^net/0/(w|b)$",
+        {"net": ({"w": True, "b": True}, {"w": False, "b": False})},
+        {"net": (True, False)},
     ],
     ids=["regex", "anchored regex", "mask", "prefix mask"],
 )
 def test_where_chooses_the_leaves(factory, where):
     """A regex on the key path, or a mask: it may include biases, and only it counts."""
     penalty = make(factory, where=where)
-    params = tuple({"w": jnp.ones(2), "b": jnp.ones(1)} for _ in range(2))
-    moved = penalty.prox(params, 1.0, 0.5)
+    layer = {"w": jnp.ones(2), "b": jnp.ones(1)}
+    params = {"net": (layer, layer)}
+    moved = penalty.prox(params, 1.0, 0.5)["net"]
     assert all(np.all(leaf < 1) for leaf in jax.tree.leaves(moved[0]))
-    chex.assert_trees_all_equal(moved[1], params[1])
+    chex.assert_trees_all_equal(moved[1], layer)
     alone = make(factory).value({"w": jnp.ones(3)}, 1.0)
     np.testing.assert_allclose(penalty.value(params, 1.0), alone, rtol=1e-6)
 

@@ -1,0 +1,29 @@
+"""Strict settings for every test; float32 unless a test asks for the `x64` fixture."""
+
+import os
+
+# Before anything can import matplotlib or start a backend of jax.
+os.environ["MPLBACKEND"] = "Agg"
+
+import hypothesis
+import jax
+import pytest
+
+jax.config.update("jax_enable_x64", False)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", True)
+
+# The same examples in every run; the first one of a test compiles.
+hypothesis.settings.register_profile(
+    "suite", max_examples=40, deadline=None, derandomize=True, database=None
+)
+hypothesis.settings.load_profile("suite")
+
+
+@pytest.fixture
+def x64():
+    """Run a test with 64-bit types: name it as an argument, or in `usefixtures`."""
+    # Not jax.enable_x64, which jax 0.7.2 lacks.
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
