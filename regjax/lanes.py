@@ -177,7 +177,7 @@ def _map_waves(
     jax's context managers (`jax.enable_x64(...)`) hold for one thread only: inside
     one, waves run one by one in the caller's.
     """
-    width = min(waves, _cores()) if jax.default_backend() == "cpu" else 1
+    width = _cores() if jax.default_backend() == "cpu" else 1
     if width == 1:
         return [wave(number) for number in range(waves)]
     with concurrent.futures.ThreadPoolExecutor(width) as pool:

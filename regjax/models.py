@@ -5,10 +5,12 @@ A user's own model is `Model(init, apply)` over any pytree.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 
 from regjax.names import one_of
@@ -85,12 +87,15 @@ def mlp_init(
     sizes: tuple[int, ...], activation: str | Callable, bias: bool, key: Array
 ) -> Params:
     """Params of `mlp` at their random start."""
-    keys = jax.random.split(key, len(sizes) - 1)
+    shapes = list(itertools.pairwise(sizes))
+    ends = np.cumsum([d_in * d_out for d_in, d_out in shapes])
+    # One draw for all layers: each call of jax.random is compiled at some length.
+    draws = jnp.split(jax.random.normal(key, (ends[-1],)), ends[:-1])
     gain = 2.0 if activation == "relu" else 1.0
     layers = []
-    for layer_key, d_in, d_out in zip(keys, sizes[:-1], sizes[1:], strict=True):
+    for draw, (d_in, d_out) in zip(draws, shapes, strict=True):
         scale = (gain / d_in) ** 0.5 if len(sizes) > 2 else 0.0
-        layer = {"w": scale * jax.random.normal(layer_key, (d_in, d_out))}
+        layer = {"w": scale * draw.reshape(d_in, d_out)}
         if bias:
             layer["b"] = jnp.zeros(d_out)
         layers.append(layer)

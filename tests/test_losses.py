@@ -81,7 +81,7 @@ def extreme_rows(name):
 
 
 def gradient(loss, eta, y):
-    return jax.grad(lambda eta: jnp.sum(loss.value(eta, y)))(eta)
+    return jax.jit(jax.grad(lambda eta: jnp.sum(loss.value(eta, y))))(eta)
 
 
 def test_every_registered_loss_is_tested_here():

@@ -19,7 +19,6 @@ DESIGNS = {
 PENALTIES = {"lasso": 1.0, "elastic net": 0.7}
 OPTIMISERS = {
     "adam": "adam",
-    "sgd": "sgd",
     "constant sgd": partial(rj.transforms.proximal_sgd, 1e-2),
 }
 

@@ -84,14 +84,12 @@ def infinite_at_zero(eta, y):
     return jnp.sum(y * eta - jnp.log(eta), axis=-1)
 
 
-@pytest.mark.parametrize(
-    "solver", [rj.solvers.proximal_gradient(), rj.solvers.minibatch(epochs=1)]
-)
-def test_float32_data_are_fitted_in_float32_where_64_bits_are_on(solver, x64):
-    """The dtype of X is that of the fit, whatever jax could do."""
+def test_float32_data_are_fitted_in_float32_where_64_bits_are_on(x64):
+    """The dtype of X is that of the fit, in minibatch training and in full batch."""
     X, y, _ = rj.datasets.sparse_regression(0, 60, 8, 3)
     loss, penalty = rj.losses.half_squared_error(), rj.penalties.elastic_net(0.5)
     problem = rj.Problem(rj.models.linear(8), loss, penalty, RIDGE)
+    solver = rj.solvers.minibatch(epochs=1, polish=1)
     fit = rj.fit(problem, np.float32(X), np.float32(y), 0.1, solver=solver)
     dtypes = {leaf.dtype for leaf in jax.tree.leaves((fit.params, fit.objective))}
     assert dtypes == {np.dtype(np.float32)}
