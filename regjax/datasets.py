@@ -104,7 +104,7 @@ def _idx(name: str) -> np.ndarray:
 def _prostate() -> Dataset:
     file = _find("Prostate.rda", "data: apt-get install r-cran-lasso2")
     try:
-        import rdata
+        import rdata  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ValueError("data: prostate needs rdata: pip install rdata") from None
     frame = next(iter(rdata.conversion.convert(rdata.parser.parse_file(file)).values()))

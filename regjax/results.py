@@ -243,7 +243,7 @@ class Path:
 
     def to_xarray(self) -> Any:
         """Everything but params as an `xarray.Dataset` over lam (and seed)."""
-        import xarray
+        import xarray  # pyright: ignore[reportMissingImports]
 
         dims = ("lam", "seed")[: self.loss.ndim]
         columns = {**{name: getattr(self, name) for name in PER_LANE}, **self.scores}
