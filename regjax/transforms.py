@@ -83,7 +83,7 @@ def proximal(
     penalty: Penalty,
     lam: Any,
     step_size: Callable[[Any], Any],
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     r"""Follow any optimiser by the exact proximal step of a penalty.
 
     .. math:: w^+ = \mathrm{prox}_{s \lambda \Omega}(w + u), \qquad
@@ -108,16 +108,20 @@ def proximal(
     def init(params):
         return ProximalState(optimizer.init(params))
 
-    def update(updates, state, params=None):
+    inner_optimizer = optax.with_extra_args_support(optimizer)
+
+    def update(updates, state, params=None, **extra_args):
         params = _required(params, "proximal")
-        updates, inner = optimizer.update(updates, state.inner, params)
+        updates, inner = inner_optimizer.update(
+            updates, state.inner, params, **extra_args
+        )
         moved = optax.apply_updates(params, updates)
         shrunk = penalty.prox(moved, lam, step_size(inner))
         # w + (0 - w) is exactly 0, so the zeros survive apply_updates.
         updates = jax.tree.map(lambda new, old: new - old, shrunk, params)
         return updates, ProximalState(inner)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def proximal_sgd(

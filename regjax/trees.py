@@ -75,10 +75,10 @@ def with_free_part(tree: Any, mask: Any, free: Sequence[Any]) -> Any:
     return jax.tree.map(lambda m, x: x if m else next(left), mask, tree)
 
 
-def sum_selected(fn: Callable, mask: Any, tree: Any) -> jax.Array:
+def sum_selected(fn: Callable, mask: Any, tree: Any) -> Any:
     """Sum of `fn(leaf) -> []` over selected leaves."""
     pairs = zip(jax.tree.leaves(mask), jax.tree.leaves(tree), strict=True)
-    return sum((fn(x) for m, x in pairs if m), start=jnp.zeros(()))
+    return sum((fn(x) for m, x in pairs if m), start=0.0)
 
 
 def max_selected(fn: Callable, mask: Any, tree: Any) -> jax.Array:
@@ -94,10 +94,10 @@ def like(tree: Any, value: Any) -> Any:
     return value
 
 
-def vdot(a: Any, b: Any) -> jax.Array:
+def vdot(a: Any, b: Any) -> Any:
     """Inner product of two pytrees."""
     products = jax.tree.map(lambda x, y: jnp.sum(x * y), a, b)
-    return sum(jax.tree.leaves(products), start=jnp.zeros(()))
+    return sum(jax.tree.leaves(products), start=0.0)
 
 
 def max_abs(tree: Any) -> jax.Array:
