@@ -5,7 +5,6 @@ network that still explains 90 % of the deviance of the training rows knows held
 wines as well as the full one.
 Number to expect: 26 of 96 edges, 10 of 13 inputs and 3 of 6 hidden units are left
 at lam = .021, and all 53 held-out wines are right (52 with all edges).
-On four other splits: 23 to 28 edges, and never fewer right than with all edges.
 
 Run: `python -m experiments.network_diagram`, which draws
 `experiments/network_diagram.png` and, with every lam, `.gif`.

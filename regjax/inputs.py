@@ -164,6 +164,23 @@ def check_init(init: Params, like: Params) -> Params:
     return jax.tree.map(lambda a, b: np.asarray(a, b.dtype), init, like)
 
 
+def check_key(key: Any) -> Any:
+    """A jax random key; None is `jax.random.key(0)`.
+
+    Raises:
+      ValueError: anything else (a bare seed too).
+    """
+    if key is None:
+        return jax.random.key(0)
+    try:
+        jax.random.fold_in(key, 0)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"key: must be a jax random key such as jax.random.key(0), got {key!r}"
+        ) from None
+    return key
+
+
 def check_solver(solver: Any) -> tuple[Stage, ...]:
     """A solver from `regjax.solvers`.
 

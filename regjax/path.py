@@ -122,7 +122,7 @@ def fit_path(
         raw = np.asarray(data.X)
         center, scale = inputs.standardisation(raw, weights)
         data = data._replace(X=jnp.asarray((raw - center) / scale))
-    key = jax.random.key(0) if key is None else key
+    key = inputs.check_key(key)
     starts = _starts(problem, data, weights, init, key, seeds)
 
     own = jax.tree.map(lambda a: a[0], starts.own)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from regjax import prediction, storage
+from regjax.table import format_table
 from regjax.types import Params, Problem, Status
 
 PER_LANE = (
@@ -220,8 +221,6 @@ class Path:
 
     def table(self) -> str:
         """glmnet's table (Df, %Dev, Lambda), scores, KKT residual and status."""
-        from regjax.table import format_table
-
         return format_table(self)
 
     __str__ = table

@@ -66,6 +66,7 @@ CALLS = {
     "lams 0": ("lams", lambda: rj.fit_path(SOFTMAX, X, LABELS, 0)),
     "lams 2-D": ("lams", lambda: rj.fit_path(SOFTMAX, X, LABELS, [[0.1]])),
     "lams word": ("lams", lambda: rj.fit_path(SOFTMAX, X, LABELS, "auto")),
+    "key": ("key", lambda: rj.fit(SOFTMAX, X, LABELS, 0.1, key=3)),
     "seeds 0": ("seeds", lambda: rj.fit_path(SOFTMAX, X, LABELS, [0.1], seeds=0)),
     "weights shape": (
         "sample_weight",
