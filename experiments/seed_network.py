@@ -136,8 +136,7 @@ def main(cfg=Settings()):
     right.text(cfg.updates, 1.95, "guessing: ln 10", color="0.4", ha="right")
     left.set(title="Length of all weights", xlabel="update", ylabel="|(W, V)|")
     right.set(title="Cross-entropy of the training rows", xlabel="update")
-    ticks = [0.3, 1, 3, 10, 30, 100]
-    right.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    right.set_yticks([0.3, 1, 3, 10, 30, 100], ["0.3", "1", "3", "10", "30", "100"])
     right.set_yticks([], minor=True)
     left.legend(frameon=False)
     for axes in (left, right):

@@ -195,7 +195,7 @@ def _say_where(
     if worst:
         print(
             f"{worst} of {len(path)} lams are not at a stationary point yet (compare "
-            "columns KKT and Lambda); more --polish rounds bring them closer"
+            "columns KKT and Lambda); more iterations bring them closer"
         )
 
 
