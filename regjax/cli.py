@@ -35,8 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = _parser().parse_args(argv)
         return args.run(args)
-    except ValueError as error:
-        print(f"regjax: {' '.join(str(error).split())}", file=sys.stderr)
+    except (ValueError, OverflowError, MemoryError) as error:
+        words = " ".join(str(error).split()) or "out of memory"
+        print(f"regjax: {words}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("regjax: interrupted before anything had finished", file=sys.stderr)
@@ -145,9 +146,9 @@ def _path(args: argparse.Namespace) -> int:
     interrupted = isinstance(lams, int) and len(path) < lams
     interrupted |= not isinstance(lams, int) and len(path) < len(lams)
     path = _finished(path, args, label, sizes, data, train, test)
-    print(path)
     path.save(out / "path.npz")
     path.plot(out / "path.png")
+    print(path)
     _say_where(path, out, time.perf_counter() - begun, interrupted)
     return INTERRUPTED if interrupted else 0
 
@@ -234,6 +235,9 @@ def _writable(folder: str) -> pathlib.Path:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
+        for name in ("path.npz", "path.png"):
+            if (out / name).is_dir():
+                raise IsADirectoryError(21, f"{name} is a folder")
     except OSError as error:
         raise ValueError(f"out: cannot write to {out}: {error.strerror}") from None
     return out

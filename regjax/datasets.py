@@ -165,7 +165,28 @@ def read_csv(file: Any, target: str) -> Dataset:
     if not columns:
         raise ValueError(f"data: {file} has no column beside the target")
     X = np.stack([_numbers(name, cells) for name, cells in columns.items()], axis=1)
+    _check_target(target, y)
     return _dataset(X, np.array(y), tuple(columns), None)
+
+
+def _check_target(name: str, cells: list[str]) -> None:
+    """Refuse empty cells, and a word among numbers: it is a gap, not a class."""
+    words = [
+        number for number, cell in enumerate(cells, start=2) if not _is_float(cell)
+    ]
+    for number in words:
+        cell = cells[number - 2]
+        if not cell or len(words) <= len(cells) / 2:
+            what = f"{cell!r}" if cell else "an empty cell"
+            raise ValueError(f"target: column {name!r} has {what} in row {number}")
+
+
+def _is_float(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _numbers(name: str, cells: list[str]) -> np.ndarray:
@@ -204,12 +225,16 @@ def read_npz(file: Any) -> Dataset:
     X, y = arrays["X"], arrays["y"]
     if X.ndim != 2 or X.dtype.kind not in "biuf":
         raise ValueError(f"X: must be numbers [n, p], got {X.dtype} {list(X.shape)}")
+    if y.dtype.kind not in "biufU":
+        raise ValueError(f"y: must be numbers or words, got {y.dtype}")
     if y.shape not in [(len(X),), (len(X), 1)]:
         raise ValueError(f"y: has shape {list(y.shape)}, but X has {len(X)} rows")
     names = arrays.get("feature_names", [f"x{i}" for i in range(X.shape[1])])
-    if len(names) != X.shape[1]:
-        raise ValueError(f"feature_names: {len(names)} for {X.shape[1]} columns")
+    if np.ndim(names) != 1 or len(names) != X.shape[1]:
+        raise ValueError(f"feature_names: must be {X.shape[1]} names, one a column")
     classes = arrays.get("class_names")
+    if classes is not None and classes.ndim != 1:
+        raise ValueError("class_names: must be a list of names")
     return _dataset(
         X.astype(dtype()),
         y.reshape(-1),

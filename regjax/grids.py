@@ -21,6 +21,7 @@ from regjax.types import Array, Data, Info, Model, Params, Problem, Status
 
 # glmnet's: at l1_ratio below this, the grid starts where this l1_ratio would.
 SMALLEST_L1_RATIO = 1e-3
+LONGEST_STEP = 100.0
 
 
 def geometric(largest: float, ratio: float, count: int) -> np.ndarray:
@@ -66,12 +67,14 @@ def null_loss(problem: Problem, params: Params, data: Data, shares: Array) -> fl
 
     The constant is 0 where the model has no unpenalised params to make one.
     """
-    k = data.y.shape[-1]
+    k = trees.shape_of(problem.model.apply, params, data.X).shape[-1]
     rows = data._replace(X=data.X.reshape(data.X.shape[0], -1)[:, :1])
     constant = problem._replace(model=Model(init=_nothing, apply=_constant))
     args = (constant, rows, shares)
     eta = np.zeros(k, data.X.dtype)
     if not all(jax.tree.leaves(penalised(problem, params))):
+        if data.offset is not None:  # start where the loss is not saturated
+            eta = eta - np.sum(shares[:, None] * np.asarray(data.offset), axis=0)
         eta = newton(_constant_loss, eta, args)
     return float(trees.jitted(_constant_loss, eta, *args))
 
@@ -99,7 +102,7 @@ def penalised(problem: Problem, params: Params) -> Any:
     return (problem.penalty.selected or trees.select)(params)
 
 
-def newton(fn: Callable[..., Array], start: Any, args: tuple, most: int = 50) -> Any:
+def newton(fn: Callable[..., Array], start: Any, args: tuple, most: int = 200) -> Any:
     """Minimise `fn(x, *args)`, smooth and convex in a few variables, on the host.
 
     Newton's method; each step is halved until the value falls, or at the level of
@@ -119,23 +122,35 @@ def newton(fn: Callable[..., Array], start: Any, args: tuple, most: int = 50) ->
         return x
     found = _derivatives_at(fn, x, args)
     for _ in range(most):
-        value, slope, hessian = found
+        _, slope, hessian = found
         # The common shift of softmax intercepts is a flat direction; this little on
         # the diagonal bends the way there, not where it ends.
         flat = 1e-6 * np.trace(hessian) / x.size + np.finfo(float).tiny
         direction = np.linalg.solve(hessian + flat * np.eye(x.size), slope)
-        for halvings in range(30):
-            new = (x - 0.5**halvings * direction).astype(x.dtype)
-            found = _derivatives_at(fn, new, args)
-            # Near the end the value is flat to rounding, the slope is not yet.
-            level = found[0] <= value + 4 * np.finfo(x.dtype).eps * abs(value)
-            flatter = np.max(np.abs(found[1])) < np.max(np.abs(slope))
-            if found[0] < value or (level and flatter):
-                break
-        else:
+        step = _descend(fn, x, args, found, direction)
+        if step is None:
+            # Where the loss is saturated the Hessian is 0, the direction without bound.
+            length = max(float(np.max(np.abs(direction))), LONGEST_STEP)
+            step = _descend(fn, x, args, found, direction * (LONGEST_STEP / length))
+        if step is None:
             return x
-        x = new
+        x, found = step
     return x
+
+
+def _descend(fn: Callable, x: Any, args: tuple, found: list, direction: Any) -> Any:
+    """The longest of 30 halved steps that goes down, and what is found there."""
+    value, slope, _ = found
+    for halvings in range(30):
+        with np.errstate(over="ignore"):  # an inf is no descent
+            new = (x - 0.5**halvings * direction).astype(x.dtype)
+        there = _derivatives_at(fn, new, args)
+        # Near the end the value is flat to rounding, the slope is not yet.
+        level = there[0] <= value + 4 * np.finfo(x.dtype).eps * abs(value)
+        flatter = np.max(np.abs(there[1])) < np.max(np.abs(slope))
+        if there[0] < value or (level and flatter):
+            return new, there
+    return None
 
 
 def _derivatives_at(fn: Callable, x: Any, args: tuple) -> list[Any]:

@@ -63,6 +63,7 @@ def check_lams(lams: Any) -> int | np.ndarray:
     _finite("lams", array)
     if array.min() < 0:
         raise ValueError(f"lams: must be >= 0, got {array.min():g}")
+    cast("lams", array, _widest())
     return np.sort(array.astype(float))[::-1]
 
 
@@ -84,29 +85,67 @@ def check_data(
     Raises:
       ValueError: the first thing that is wrong, by argument.
     """
-    X = _array("X", X, "a numeric array")
-    if X.ndim < 2:
-        raise ValueError(f"X: must be [n, p], got shape {list(X.shape)}")
-    if X.shape[0] == 0 or X.size == 0:
-        raise ValueError(f"X: is empty, shape {list(X.shape)}")
+    X = check_inputs(X)
     y = _array("y", y, "numeric (integer labels for classes)")
     _rows("y", y, X)
-    _finite("X", X)
-    _finite("y", y)
     weights = _weights(sample_weight, X)
     k = outputs(problem.model, X)
-    target = np.asarray((problem.loss.encode or _as_columns)(y, k))
+    target = check_target(problem.loss, X, y, k)
     if problem.loss.classes:
         _two_classes(target[weights > 0])
     if offset is not None:
-        offset = _offset(offset, X, k)
-    dtype = _dtype({"X": X, "y": y, "sample_weight": weights, "offset": offset})
+        offset = check_offset(offset, (len(X), k))
+    dtype = _dtype({"X": X, "y": y, "sample_weight": sample_weight, "offset": offset})
     data = Data(
-        jnp.asarray(X.astype(dtype)),
-        jnp.asarray(target.astype(dtype)),
-        None if offset is None else jnp.asarray(offset.astype(dtype)),
+        jnp.asarray(cast("X", X, dtype)),
+        jnp.asarray(cast("y", target, dtype)),
+        None if offset is None else jnp.asarray(cast("offset", offset, dtype)),
     )
     return data, weights.astype(dtype)
+
+
+def cast(name: str, array: np.ndarray, dtype: Any) -> np.ndarray:
+    """The array in another float dtype.
+
+    Raises:
+      ValueError: a number is beyond its range.
+    """
+    with np.errstate(over="ignore"):
+        found = array.astype(dtype)
+    if not np.all(np.isfinite(found)):
+        raise ValueError(
+            f"{name}: numbers up to {np.abs(array).max():.3g} are beyond the range of "
+            f"{np.dtype(dtype).name}; rescale, or turn 64 bits on in jax"
+        )
+    return found
+
+
+def check_inputs(X: Any) -> np.ndarray:
+    """X [n, ...], numeric, finite, not empty.
+
+    Raises:
+      ValueError: anything else.
+    """
+    X = _array("X", X, "a numeric array")
+    if X.ndim < 2:
+        raise ValueError(f"X: must be [n, p], got shape {list(X.shape)}")
+    if X.size == 0:
+        raise ValueError(f"X: is empty, shape {list(X.shape)}")
+    _finite("X", X)
+    return X
+
+
+def check_target(loss: Loss, X: np.ndarray, y: Any, k: int) -> np.ndarray:
+    """Y as the loss encodes it for k outputs.
+
+    Raises:
+      ValueError: not numeric or finite, another number of rows than X, or what the
+        loss refuses.
+    """
+    y = _array("y", y, "numeric (integer labels for classes)")
+    _rows("y", y, X)
+    _finite("y", y)
+    return np.asarray((loss.encode or _as_columns)(y, k))
 
 
 def outputs(model: Model, X: np.ndarray) -> int:
@@ -187,7 +226,8 @@ def check_solver(solver: Any) -> tuple[Stage, ...]:
     Raises:
       ValueError: anything else.
     """
-    if isinstance(solver, tuple) and all(isinstance(s, Stage) for s in solver):
+    stages = isinstance(solver, tuple) and all(isinstance(s, Stage) for s in solver)
+    if stages and solver:
         return solver
     raise ValueError(
         "solver: must come from regjax.solvers, such as rj.solvers.minibatch(...), "
@@ -198,13 +238,14 @@ def check_solver(solver: Any) -> tuple[Stage, ...]:
 def standardisation(X: np.ndarray, weights: np.ndarray) -> tuple[Any, Any]:
     """Weighted column means and standard deviations (1/S), [p] each.
 
-    A column without spread has scale 1.
+    In float64. A column without spread has scale 1.
     """
-    share = (weights / weights.sum()).reshape(-1, *[1] * (X.ndim - 1))
-    center = (share * X).sum(0)
-    scale = np.sqrt((share * (X - center) ** 2).sum(0))
+    wide, share = X.astype(float), weights.astype(float) / weights.sum(dtype=float)
+    share = share.reshape(-1, *[1] * (X.ndim - 1))
+    center = (share * wide).sum(0)
+    scale = np.sqrt((share * (wide - center) ** 2).sum(0))
     tiny = 10 * np.finfo(X.dtype).eps * np.abs(center)
-    return center, np.where(scale > tiny, scale, 1).astype(X.dtype)
+    return center, np.where(scale > tiny, scale, 1.0)
 
 
 def _array(name: str, value: Any, wanted: str) -> np.ndarray:
@@ -228,7 +269,11 @@ def _number(name: str, value: Any) -> float:
     array = _array(name, value, "a number >= 0")
     if array.ndim != 0 or not np.isfinite(array) or array < 0:
         raise ValueError(f"{name}: must be a finite number >= 0, got {value}")
-    return float(array)
+    return float(cast(name, array, _widest()))
+
+
+def _widest() -> Any:
+    return jax.dtypes.canonicalize_dtype(np.float64)
 
 
 def _finite(name: str, array: np.ndarray) -> None:
@@ -259,23 +304,29 @@ def _weights(sample_weight: Any, X: np.ndarray) -> np.ndarray:
         raise ValueError(f"sample_weight: must be >= 0, got {weights.min():g}")
     if weights.max() == 0:
         raise ValueError("sample_weight: all weights are 0")
-    return weights
+    return weights.astype(float) / float(weights.max())  # no sum over- or underflows
 
 
-def _offset(offset: Any, X: np.ndarray, k: int) -> np.ndarray:
+def check_offset(offset: Any, shape: tuple[int, int]) -> np.ndarray:
+    """Offset as [n, k] or [n, 1], for eta of `shape` [n, k].
+
+    Raises:
+      ValueError: of another shape, or not finite.
+    """
     offset = _array("offset", offset, "a numeric [n] or [n, k] array")
-    _rows("offset", offset, X)
     offset = offset[:, None] if offset.ndim == 1 else offset
-    if offset.ndim != 2 or offset.shape[1] not in (1, k):
-        raise ValueError(f"offset: must be [n] or [n, {k}], got {list(offset.shape)}")
+    n, k = shape
+    if offset.shape not in ((n, 1), (n, k)):
+        raise ValueError(f"offset: must be [{n}] or [{n}, {k}], got {offset.shape}")
     _finite("offset", offset)
     return offset
 
 
 def _dtype(arrays: dict[str, Any]) -> Any:
-    """Float64 if X is and jax can; else float32. One warning if 64 bits are lost."""
+    """Float64 where jax can and X is no narrower float; one warning if it cannot."""
     if jax.config.jax_enable_x64:  # type: ignore[attr-defined]
-        return np.float64 if arrays["X"].dtype == np.float64 else np.float32
+        narrow = arrays["X"].dtype.name in ("float32", "float16", "bfloat16")
+        return np.float32 if narrow else np.float64
     wide = [
         name
         for name, array in arrays.items()

@@ -6,14 +6,14 @@ A user's own model is `Model(init, apply)` over any pytree.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from regjax.names import one_of
+from regjax.names import one_of, whole_number
 from regjax.types import Array, Model, Params
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -53,9 +53,9 @@ def mlp(
     Raises:
       ValueError: fewer than two sizes, a size below 1, an unknown activation.
     """
-    sizes = tuple(int(size) for size in sizes)
-    if len(sizes) < 2 or min(sizes) < 1:
+    if not isinstance(sizes, Iterable) or len(list(sizes)) < 2:
         raise ValueError(f"sizes: need two or more sizes of at least 1, got {sizes}")
+    sizes = tuple(whole_number("sizes", size) for size in sizes)
     config = None
     if isinstance(activation, str):
         activation = one_of("activation", activation, ACTIVATIONS)

@@ -55,3 +55,27 @@ def whole_number(argument: str, value: Any, least: int = 1) -> int:
             f"{argument}: must be an integer of at least {least}, got {value}"
         )
     return count
+
+
+def number(argument: str, value: Any) -> float:
+    """Check that something is one number, and give it as a float.
+
+    Raises:
+      ValueError: it is not.
+    """
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{argument}: must be a number, got {value!r}") from None
+
+
+def positive(argument: str, value: Any) -> float:
+    """Check a positive finite number.
+
+    Raises:
+      ValueError: anything else.
+    """
+    found = number(argument, value)
+    if not 0 < found < float("inf"):
+        raise ValueError(f"{argument}: must be positive and finite, got {value}")
+    return found

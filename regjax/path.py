@@ -95,7 +95,8 @@ def fit_path(
       seeds: how many starting points per lam. Seed s starts from
         `model.init(fold_in(key, s))` (a convex problem from its null model); all
         lams of a seed share that start and all lanes share their batches, so
-        adding a lam or a seed changes no other.
+        adding a lam or a seed changes no other, bitwise (but for a lane all alone,
+        whose program is narrower: to rounding).
       sample_weight: [n], >= 0; the loss is the weighted mean. None for 1.
       offset: [n] or [n, k], added to the linear predictor and not fitted.
       standardize: fit on columns of weighted mean 0 and standard deviation 1 (1/n).
@@ -121,18 +122,19 @@ def fit_path(
     if standardize:
         raw = np.asarray(data.X)
         center, scale = inputs.standardisation(raw, weights)
-        data = data._replace(X=jnp.asarray((raw - center) / scale))
+        scaled = ((raw - center) / scale).astype(raw.dtype)
+        data = data._replace(X=jnp.asarray(scaled))
     key = inputs.check_key(key)
     starts = _starts(problem, data, weights, init, key, seeds)
 
     own = jax.tree.map(lambda a: a[0], starts.own)
     shares = weights / weights.sum()
     null = grids.null_loss(problem, own, data, shares)
+    if not np.isfinite(null):
+        raise ValueError(f"y: the loss of the null model is {null:g}; rescale y")
     saturated = _saturated(problem, data, shares)
-    loss, slope = grids.at_start(problem, own, data, shares)
-    ceiling = _ceiling(max(null, loss), saturated)
-    none = np.zeros(0, data.X.dtype)
-    lane = Lane(none, weights, none, np.asarray(slope), np.asarray(ceiling))
+    lane = _lane(problem, data, weights, starts, null, saturated)
+    slope = float(lane.scale)
     sweep = functools.partial(
         _sweep, _Task(solver, problem, data, lane, starts.used, key, progress)
     )
@@ -152,6 +154,7 @@ def fit_path(
         problem=problem,
         center=center,
         scale=scale,
+        has_offset=offset is not None,
         feature_names=tuple(map(str, X.columns)) if hasattr(X, "columns") else None,
     )
 
@@ -237,6 +240,23 @@ def _sweep(task: _Task, lams: np.ndarray, seeds: int) -> tuple[Params, Info]:
             slots,
             on_progress,
         )
+
+
+def _lane(
+    problem: Problem,
+    data: Data,
+    weights: np.ndarray,
+    starts: _Starts,
+    null: float,
+    saturated: float,
+) -> Lane:
+    """What the lanes of all sweeps share; lam and seed are still empty."""
+    shares, none = weights / weights.sum(), np.zeros(0, data.X.dtype)
+    own, used = (jax.tree.map(lambda a: a[0], start) for start in starts)
+    loss, slope = grids.at_start(problem, own, data, shares)
+    worst = max(null, loss, grids.at_start(problem, used, data, shares)[0])
+    ceiling = _ceiling(worst, saturated)
+    return Lane(none, weights, none, np.asarray(slope), np.asarray(ceiling))
 
 
 def _ceiling(worst: float, saturated: float) -> float:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from regjax.names import number
 from regjax.types import Params, Problem
 
 
@@ -43,9 +44,10 @@ def params_at(lams: np.ndarray, params: Params, lam: Any, affine: bool) -> Param
 def _usable_lam(lam: Any) -> float:
     if isinstance(lam, str):
         raise ValueError(f"lam: {lam!r} is known after cross-validation only")
-    if not np.ndim(lam) == 0 or not np.isfinite(lam) or lam < 0:
+    lam = number("lam", lam)
+    if not 0 <= lam < np.inf:
         raise ValueError(f"lam: must be a finite number >= 0, got {lam}")
-    return float(lam)
+    return lam
 
 
 def class_number(mean: np.ndarray) -> np.ndarray:

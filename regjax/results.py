@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regjax import prediction, storage
+from regjax import inputs, prediction, storage
 from regjax.table import format_table
 from regjax.types import Params, Problem, Status
 
@@ -47,13 +47,13 @@ class Fit(NamedTuple):
         """The one row of the table."""
         return self.path.table()
 
-    def predict(self, X: Any, type: str = "response") -> np.ndarray:
+    def predict(self, X: Any, type: str = "response", offset: Any = None) -> np.ndarray:
         """See `Path.predict`: [n, k]; [n] for classes."""
-        return self.path.predict(X, type=type)[0]
+        return self.path.predict(X, type=type, offset=offset)[0]
 
-    def score(self, X: Any, y: Any) -> np.ndarray:
+    def score(self, X: Any, y: Any, offset: Any = None) -> np.ndarray:
         """See `Path.score`: []."""
-        return self.path.score(X, y)[0]
+        return self.path.score(X, y, offset=offset)[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +81,7 @@ class Path:
       problem: the equation; None if it was loaded and is not the library's own.
       center: [p] subtracted from inputs first, or None.
       scale: [p] inputs are divided by it, or None.
+      has_offset: whether it was fitted with an offset.
       feature_names: of the p inputs, or None.
       class_names: of the classes, or None.
       scores: name -> like loss, columns to show beside (accuracy, R2).
@@ -105,6 +106,7 @@ class Path:
     gap: np.ndarray | None = None
     center: np.ndarray | None = None
     scale: np.ndarray | None = None
+    has_offset: bool = False
     feature_names: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
     scores: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -114,8 +116,10 @@ class Path:
         """Number of lams."""
         return len(self.lams)
 
-    def __getitem__(self, index: int) -> Fit:
-        """The fit of one lam, by its place in `lams`."""
+    def __getitem__(self, index: Any) -> Any:
+        """The Fit of one lam, by its place in `lams`; a slice gives a Path."""
+        if isinstance(index, slice):
+            return self.take(index)
         index = range(len(self))[index]
         one = self.take(slice(index, index + 1))
         values = {name: getattr(self, name)[index] for name in PER_LANE}
@@ -137,7 +141,9 @@ class Path:
         """A path with some attributes changed."""
         return dataclasses.replace(self, **changes)
 
-    def predict(self, X: Any, lam: Any = None, type: str = "response") -> np.ndarray:
+    def predict(
+        self, X: Any, lam: Any = None, type: str = "response", offset: Any = None
+    ) -> np.ndarray:
         """Predictions at every lam, or at one.
 
         Args:
@@ -146,6 +152,7 @@ class Path:
             linearly in lam, networks take the nearest (in log lam), and a lam
             outside the path takes its end.
           type: "link" (eta), "response" (the expected y) or "class".
+          offset: [n] or [n, k] of these rows; needed if the path was fitted with one.
 
         Returns:
           [L, n, k] (seeds > 1: [L, seeds, n, k]), without L for one lam; for
@@ -164,6 +171,7 @@ class Path:
         else:
             params = jax.tree.map(lambda a: a[None], self.params_at(lam))
         eta = prediction.eta(problem, params, X, self.seeds)
+        eta = self._with_offset(eta, offset)
         out = self._typed(eta, type)
         return out if lam is None else out[0]
 
@@ -197,27 +205,47 @@ class Path:
             b = b - np.einsum("p,...pk->...k", np.asarray(self.center), w)
         return {"w": w, "b": b}
 
-    def score(self, X: Any, y: Any) -> np.ndarray:
+    def score(self, X: Any, y: Any, offset: Any = None) -> np.ndarray:
         """Accuracy where y holds classes, R2 otherwise, at every lam.
 
         Args:
           X: [n, ...] raw inputs.
           y: [n] or [n, k], as `fit_path` takes it.
+          offset: as in `predict`.
 
         Returns:
-          [L] or [L, seeds].
+          [L] or [L, seeds]; nan for the R2 of a constant y.
+
+        Raises:
+          ValueError: as `predict`; y that does not fit X or the loss.
         """
         loss = self._problem().loss
-        mean = self.predict(X)
-        encode = loss.encode or (lambda y, k: np.reshape(y, (len(y), -1)))
-        truth = np.asarray(encode(np.asarray(y), mean.shape[-1]))
+        mean = self.predict(X, offset=offset)
+        truth = inputs.check_target(loss, np.asarray(X), y, mean.shape[-1])
         if loss.classes:
-            return np.mean(
-                prediction.class_number(mean) == prediction.class_number(truth), axis=-1
-            )
+            right = self._class_numbers(mean) == self._class_numbers(truth)
+            return np.mean(right.reshape(*mean.shape[: self.loss.ndim], -1), axis=-1)
         residual = np.mean((mean - truth) ** 2, axis=(-2, -1))
         spread = np.mean((truth - truth.mean(0)) ** 2)
-        return 1 - residual / np.maximum(spread, np.finfo(float).tiny)
+        return 1 - residual / spread if spread > 0 else np.full_like(residual, np.nan)
+
+    def _class_numbers(self, mean: np.ndarray) -> np.ndarray:
+        """[..., n]; for several binary outputs [..., n, k]."""
+        config = self._problem().loss.config
+        each = config is not None and config[0] == "sigmoid_binary_cross_entropy"
+        if each and mean.shape[-1] > 1:
+            return (mean > 0.5).astype(int)
+        return prediction.class_number(mean)
+
+    def _with_offset(self, eta: Any, offset: Any) -> Any:
+        if offset is None:
+            if self.has_offset:
+                raise ValueError(
+                    "offset: the path was fitted with one; give these rows'"
+                )
+            return eta
+        offset = inputs.check_offset(offset, eta.shape[-2:])
+        return np.asarray(eta) + inputs.cast("offset", offset, eta.dtype)
 
     def table(self) -> str:
         """glmnet's table (Df, %Dev, Lambda), scores, KKT residual and status."""
@@ -260,11 +288,7 @@ class Path:
         return self.problem
 
     def _inputs(self, X: Any) -> jax.Array:
-        X = np.asarray(X)
-        if X.dtype.kind not in "biuf" or X.ndim < 2 or not np.all(np.isfinite(X)):
-            raise ValueError(
-                f"X: must be finite numbers [n, p], got {X.dtype} {X.shape}"
-            )
+        X = inputs.check_inputs(X)
         dtype = self.lams.dtype
         if self.scale is not None and X.shape[1:] == self.scale.shape:
             X = (X - self.center) / self.scale
@@ -272,7 +296,7 @@ class Path:
         if config is not None and X.shape[1] != config[1]["sizes"][0]:
             takes = config[1]["sizes"][0]
             raise ValueError(f"X: has {X.shape[1]} columns, the model takes {takes}")
-        return jnp.asarray(X.astype(dtype))
+        return jnp.asarray(inputs.cast("X", X, dtype))
 
     def _typed(self, eta: jax.Array, type: str) -> np.ndarray:
         if type == "link":
@@ -283,7 +307,7 @@ class Path:
             return np.asarray(mean)
         if not loss.classes:
             raise ValueError("type: 'class' needs a loss of classes")
-        numbers = prediction.class_number(np.asarray(mean))
+        numbers = self._class_numbers(np.asarray(mean))
         return (
             numbers if self.class_names is None else np.array(self.class_names)[numbers]
         )
@@ -295,6 +319,7 @@ class Path:
             "saturated_loss": self.saturated_loss,
             "problem": storage.describe_problem(self.problem),
             "params": storage.describe_tree(self.params),
+            "has_offset": self.has_offset,
             "feature_names": self.feature_names,
             "class_names": self.class_names,
             "scores": list(self.scores),
@@ -341,6 +366,7 @@ def load(file: Any, problem: Problem | None = None) -> Path:
             null_loss=float(header["null_loss"]),
             saturated_loss=float(header["saturated_loss"]),
             seeds=int(header["dims"]["seeds"]),
+            has_offset=bool(header["has_offset"]),
             problem=problem,
             scores={name: arrays[f"scores/{name}"] for name in header["scores"]},
             settings=dict(header["settings"]),
@@ -348,8 +374,14 @@ def load(file: Any, problem: Problem | None = None) -> Path:
         )
         shape = (len(path),) if path.seeds == 1 else (len(path), path.seeds)
         for name in PER_LANE:
-            if getattr(path, name).shape != shape:
-                raise ValueError(f"{name} has shape {getattr(path, name).shape}")
+            array = getattr(path, name)
+            if array.shape != shape or array.dtype.kind not in "if":
+                raise ValueError(f"{name} is {array.dtype} {array.shape}")
+        if path.lams.ndim != 1 or not set(path.status.ravel()) <= set(Status):
+            raise ValueError("lams or status cannot be right")
+        for key, leaf in storage.leaves_by_path(params).items():
+            if leaf.shape[: len(shape)] != shape:
+                raise ValueError(f"{key} has shape {leaf.shape}")
     return path
 
 

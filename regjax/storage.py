@@ -142,7 +142,10 @@ def describe_problem(problem: Problem | None) -> dict[str, Any] | None:
     }
     if any(config is None for config in parts.values()):
         return None
-    return {**parts, "ridge": float(problem.ridge)}
+    found = {**parts, "ridge": float(problem.ridge)}
+    # A part that was changed after it was built would come back as another.
+    same = trees.partition(build_problem(found))[1] == trees.partition(problem)[1]
+    return found if same else None
 
 
 def build_problem(description: dict[str, Any] | None) -> Problem | None:
@@ -209,6 +212,9 @@ def leaves_like(init: Any, arrays: dict[str, np.ndarray]) -> Params:
     key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
     template = jax.eval_shape(init, key)
     leaves = [arrays[f"params/{path}"] for path in trees.key_paths(template)]
+    for leaf, like in zip(leaves, jax.tree.leaves(template), strict=True):
+        if leaf.shape[leaf.ndim - like.ndim :] != like.shape:
+            raise ValueError(f"params of shape {leaf.shape} are not of this problem")
     return jax.tree.structure(template).unflatten(leaves)
 
 

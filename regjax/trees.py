@@ -40,7 +40,10 @@ def select(tree: Any, where: Any = None) -> Any:
     if where is None:
         chosen = [path.split("/")[-1] not in BIASES for path in paths]
     elif isinstance(where, str):
-        chosen = [re.search(where, path) is not None for path in paths]
+        try:
+            chosen = [re.search(where, path) is not None for path in paths]
+        except re.error as error:
+            raise ValueError(f"where: {where!r} is no regex: {error}") from None
     else:
         chosen = _broadcast_mask(where, tree)
     if not any(chosen):

@@ -145,7 +145,7 @@ class Status(enum.IntEnum):
     """How a lane ended. Not converging is data: raising is the caller's choice."""
 
     running = -1
-    converged = 0  # kkt at or below the solver's tol
+    converged = 0  # kkt at most the solver's tol, in units of the start's gradient
     max_iter = 1  # all its iterations used, tol not reached
     diverged = 2  # frozen at its last finite iterate, or ended far above its start
 

@@ -81,6 +81,8 @@ BAD_CSV = {
     "a word": ("a,y\n1,2\nx,3\n", "'x' in row 3"),
     "an empty cell": ("a,y\n1,2\n,3\n", "empty cell in row 3"),
     "two of one name": ("a,a,y\n1,2,3\n", "one name"),
+    "a gap in the target": ("a,y\n1,2.5\n2,\n3,4.5\n", "empty cell in row 3"),
+    "a word in the target": ("a,y\n1,2.5\n2,NA\n3,4.5\n", "'NA' in row 3"),
     "only a target": ("y\n1\n2\n", "beside"),
     "binary": ("\x00\x01", "no rows"),
 }

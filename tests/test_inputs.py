@@ -201,3 +201,83 @@ def test_rows_of_weight_0_may_hold_anything_finite():
     with_row = rj.fit(poisson, wild, y, 0.01, sample_weight=weights.astype(int))
     without = rj.fit(poisson, X[1:], y[1:], 0.01)
     np.testing.assert_allclose(with_row.objective, without.objective, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-37, 1e37])
+def test_the_scale_of_weights_neither_over_nor_underflows(scale):
+    weights = np.full(30, scale, np.float32)
+    one = rj.fit(SQUARED_LINEAR, X, NUMBERS, 0.1, sample_weight=weights)
+    plain = rj.fit(SQUARED_LINEAR, X, NUMBERS, 0.1)
+    np.testing.assert_allclose(one.objective, plain.objective, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_standardize_takes_columns_of_any_scale(scale):
+    scaled = X * np.float32(scale)
+    one = rj.fit(SQUARED_LINEAR, scaled, NUMBERS, 0.1, standardize=True)
+    plain = rj.fit(SQUARED_LINEAR, X, NUMBERS, 0.1, standardize=True)
+    np.testing.assert_allclose(one.objective, plain.objective, rtol=1e-4)
+
+
+BEYOND = {
+    "X": lambda: rj.fit(SQUARED_LINEAR, WIDE * 1e39, NUMBERS, 0.1),
+    "y": lambda: rj.fit(SQUARED_LINEAR, X, WIDE[:, 0] * 1e39, 0.1),
+    "offset": lambda: rj.fit(SQUARED_LINEAR, X, NUMBERS, 0.1, offset=WIDE[:, 0] * 1e39),
+    "lams": lambda: rj.fit_path(SQUARED_LINEAR, X, NUMBERS, [1e39, 0.1]),
+    "lam": lambda: rj.fit(SQUARED_LINEAR, X, NUMBERS, 1e300),
+    "ridge": lambda: rj.fit(problem(ridge=1e39), X, LABELS, 0.1),
+    "y: the loss": lambda: rj.fit(SQUARED_LINEAR, X, NUMBERS * np.float32(1e25), 0.1),
+}
+WIDE = X.astype(np.float64)
+SQUARED_LINEAR = SQUARED._replace(model=rj.models.linear(4, 1))
+
+
+@pytest.mark.filterwarnings("ignore:.*float64 is rounded:UserWarning")
+@pytest.mark.parametrize("argument", BEYOND)
+def test_finite_numbers_beyond_float32_are_refused(argument):
+    with pytest.raises(ValueError, match=f"^{argument}"):
+        BEYOND[argument]()
+
+
+@pytest.mark.parametrize("shift", [60.0, 1e3])
+def test_a_constant_offset_changes_nothing(shift):
+    """Also one that saturates the loss: the intercept takes it up."""
+    model = rj.models.linear(4, 1)
+    binary = BINARY._replace(model=model)
+    y = (X[:, 0] + X[:, 1] ** 2 > 0.5).astype(int)
+    plain = rj.fit_path(binary, X, y, 3)
+    moved = rj.fit_path(binary, X, y, 3, offset=np.full(30, shift, np.float32))
+    np.testing.assert_allclose(moved.lams, plain.lams, rtol=1e-3)
+    np.testing.assert_allclose(moved.null_loss, plain.null_loss, rtol=1e-4)
+
+
+def test_predictions_of_a_path_with_an_offset_ask_for_it():
+    offset = 10 * X[:, 2]
+    path = rj.fit_path(SQUARED_LINEAR, X, NUMBERS + offset, [1e-3], offset=offset)
+    with pytest.raises(ValueError, match="^offset"):
+        path.score(X, NUMBERS + offset)
+    assert path.score(X, NUMBERS + offset, offset=offset)[0] > 0.99
+
+
+def test_scores_refuse_what_fits_refuse():
+    path = rj.fit_path(SQUARED_LINEAR, X, NUMBERS, [0.1])
+    for y in (NUMBERS[:1], NUMBERS * np.nan, ["a"] * 30):
+        with pytest.raises(ValueError, match="^y"):
+            path.score(X, y)
+    with pytest.raises(ValueError, match="^lam"):
+        path.predict(X, lam={})
+
+
+def test_several_binary_outputs_are_scored_one_by_one():
+    y = (X[:, :3] > 0).astype(int)
+    model, loss = rj.models.linear(4, 3), rj.losses.sigmoid_binary_cross_entropy()
+    path = rj.fit_path(rj.Problem(model, loss, rj.penalties.l1()), X, y, [1e-3])
+    assert path.predict(X, type="class").shape == (1, 30, 3)
+    assert path.score(X, y)[0] == 1
+
+
+def test_a_mask_may_be_of_numpy_bools():
+    mask = ({"w": np.array(True), "b": np.array(False)},)
+    masked = SQUARED_LINEAR._replace(penalty=rj.penalties.l1(where=mask))
+    same = rj.fit(masked, X, NUMBERS, 0.1).objective
+    assert same == rj.fit(SQUARED_LINEAR, X, NUMBERS, 0.1).objective

@@ -196,3 +196,20 @@ def test_a_users_model_needs_its_problem_to_predict(tmp_path):
     back = rj.load(tmp_path / "path.npz", problem=problem)
     assert isinstance(back.params, Custom)
     np.testing.assert_array_equal(back.predict(X), path.predict(X))
+
+
+def test_a_part_that_was_changed_is_not_taken_for_the_librarys_own(path, tmp_path):
+    loss = rj.losses.half_squared_error()._replace(value=lambda eta, y: 0 * eta[:, 0])
+    other = path.problem._replace(loss=loss)
+    path.replace(problem=other).save(tmp_path / "path.npz")
+    assert rj.load(tmp_path / "path.npz").problem is None
+
+
+def test_a_problem_of_other_shapes_is_refused(file):
+    other = rj.Problem(
+        rj.models.mlp([7, 4, 2], "tanh"),
+        rj.losses.softmax_cross_entropy(),
+        rj.penalties.l1(),
+    )
+    with pytest.raises(ValueError, match="not of this problem"):
+        rj.load(file, problem=other)

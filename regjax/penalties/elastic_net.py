@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from regjax.names import number
 from regjax.penalties.l1 import lambda_max as l1_lambda_max
 from regjax.penalties.l1 import prox as soft_threshold
 from regjax.penalties.l1 import value as l1_value
@@ -32,7 +33,7 @@ def elastic_net(l1_ratio: float, where: Any = None) -> Penalty:
 
     Source: Zou & Hastie (2005), JRSS-B 67.
     """
-    l1_ratio = float(l1_ratio)
+    l1_ratio = number("l1_ratio", l1_ratio)
     if not 0.0 <= l1_ratio <= 1.0:
         raise ValueError(f"l1_ratio: must be in [0, 1], got {l1_ratio:g}")
     config = ("elastic_net", {"l1_ratio": l1_ratio, "where": where})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from jax.tree_util import Partial
 
 from regjax import trees
@@ -32,6 +33,8 @@ def separable(
     Returns:
       The Penalty of a pytree.
     """
+    if where is not None and not isinstance(where, str):
+        where = jax.tree.map(bool, where)  # part of the program, as arrays are not
     selected = Partial(_selected, where)
     return Penalty(
         value=Partial(_value, Partial(value), numbers, selected),

@@ -12,7 +12,7 @@ import optax
 from jax.tree_util import Partial
 
 from regjax import objective, transforms, trees
-from regjax.names import one_of, whole_number
+from regjax.names import one_of, positive, whole_number
 from regjax.solvers.proximal_gradient import build as build_polish
 from regjax.solvers.report import report
 from regjax.types import Array, Data, Info, Lane, Params, Problem, Solver, Stage, Status
@@ -64,12 +64,11 @@ def minibatch(
         batch_size = whole_number("batch_size", batch_size)
     epochs = whole_number("epochs", epochs)
     polish = whole_number("polish", polish, least=0)
-    if not tol > 0:
-        raise ValueError(f"tol: must be positive, got {tol}")
-    train = Stage(Partial(build, make, batch_size, epochs, float(tol)), epochs, "epoch")
+    tol = positive("tol", tol)
+    train = Stage(Partial(build, make, batch_size, epochs, tol), epochs, "epoch")
     if polish == 0:
         return (train,)
-    return train, Stage(Partial(build_polish, float(tol)), polish, "polish step")
+    return train, Stage(Partial(build_polish, tol), polish, "polish step")
 
 
 def _optimizer(optimizer: Any, learning_rate: float | None) -> Callable:
@@ -94,9 +93,9 @@ def _optimizer(optimizer: Any, learning_rate: float | None) -> Callable:
             )
         return trees.Frozen(_without_steps, trees.Frozen(optimizer))
     name = one_of("optimizer", optimizer, LEARNING_RATES)
-    rate = LEARNING_RATES[name] if learning_rate is None else float(learning_rate)
-    if not 0 < rate < float("inf"):
-        raise ValueError(f"learning_rate: must be positive, got {rate}")
+    rate = LEARNING_RATES[name]
+    if learning_rate is not None:
+        rate = positive("learning_rate", learning_rate)
     return Partial(_named, name, rate)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from regjax import objective, trees
-from regjax.names import whole_number
+from regjax.names import positive, whole_number
 from regjax.solvers.report import report, shares
 from regjax.types import Array, Data, Info, Lane, Params, Problem, Solver, Stage, Status
 
@@ -39,10 +39,8 @@ def proximal_gradient(
     Source: Beck & Teboulle (2009), SIAM J. Imaging Sci. 2; restart of
     O'Donoghue & Candes (2015), Found. Comput. Math. 15.
     """
-    if tol is not None and not tol > 0:
-        raise ValueError(f"tol: must be positive, got {tol}")
     max_iter = whole_number("max_iter", max_iter)
-    tol = None if tol is None else float(tol)
+    tol = None if tol is None else positive("tol", tol)
     return (Stage(Partial(build, tol), max_iter, "full-batch step"),)
 
 
