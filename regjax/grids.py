@@ -67,7 +67,7 @@ def null_loss(problem: Problem, params: Params, data: Data, shares: Array) -> fl
 
     The constant is 0 where the model has no unpenalised params to make one.
     """
-    k = trees.shape_of(problem.model.apply, params, data.X).shape[-1]
+    k = trees.shape_of(_eta, problem.model, params, data.X).shape[-1]
     rows = data._replace(X=data.X.reshape(data.X.shape[0], -1)[:, :1])
     constant = problem._replace(model=Model(init=_nothing, apply=_constant))
     args = (constant, rows, shares)
@@ -77,6 +77,10 @@ def null_loss(problem: Problem, params: Params, data: Data, shares: Array) -> fl
             eta = eta - np.sum(shares[:, None] * np.asarray(data.offset), axis=0)
         eta = newton(_constant_loss, eta, args)
     return float(trees.jitted(_constant_loss, eta, *args))
+
+
+def _eta(model: Model, params: Params, X: Array) -> Array:
+    return model.apply(params, X)
 
 
 def _nothing(key: Array) -> Params:
