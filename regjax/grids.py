@@ -17,7 +17,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from regjax import objective, trees
-from regjax.types import Array, Data, Info, Model, Params, Problem, Status
+from regjax.types import Array, Data, Info, Model, Params, Penalty, Problem, Status
 
 # glmnet's: at l1_ratio below this, the grid starts where this l1_ratio would.
 SMALLEST_L1_RATIO = 1e-3
@@ -186,7 +186,11 @@ def lambda_max(problem: Problem, params: Params, data: Data, shares: Array) -> f
     """
     null = null_params(problem, params, data, shares)
     grad = trees.jitted(_gradient, problem, null, data, shares)
-    return float(trees.jitted(problem.penalty.lambda_max, grad))
+    return float(trees.jitted(_lambda_max, problem.penalty, grad))
+
+
+def _lambda_max(penalty: Penalty, grad: Params) -> Array:
+    return penalty.lambda_max(grad)
 
 
 def largest_slope(problem: Problem, grad: Params) -> Array:
@@ -268,7 +272,7 @@ def bracket(
     less than 0.1 % of the null loss explained.
     """
     ones = jax.tree.map(np.ones_like, params)
-    selects = np.isfinite(trees.jitted(problem.penalty.lambda_max, ones))
+    selects = np.isfinite(trees.jitted(_lambda_max, problem.penalty, ones))
     for factor in (10.0, 1e3, 1e5):
         lams = geometric(factor * slope, 1e-4, 16)
         _, info = sweep(lams, 1)

@@ -14,7 +14,7 @@ from regjax import grids, inputs, lanes, solvers, trees
 from regjax.names import whole_number
 from regjax.progress import progress_bar
 from regjax.results import Fit, Path
-from regjax.types import Data, Info, Lane, Model, Params, Problem, Stage
+from regjax.types import Data, Info, Lane, Loss, Model, Params, Problem, Stage
 
 
 def fit(
@@ -268,8 +268,12 @@ def _ceiling(worst: float, saturated: float) -> float:
 def _saturated(problem: Problem, data: Data, shares: np.ndarray) -> float:
     if problem.loss.saturated is None:
         return 0.0
-    least = np.asarray(trees.jitted(problem.loss.saturated, data.y))
+    least = np.asarray(trees.jitted(_saturated_losses, problem.loss, data.y))
     return float((shares * least)[shares > 0].sum())
+
+
+def _saturated_losses(loss: Loss, y: Any) -> Any:
+    return loss.saturated(y) if loss.saturated else np.zeros(len(y))
 
 
 def _dev_ratio(loss: np.ndarray, null: float, saturated: float) -> np.ndarray:
