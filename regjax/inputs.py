@@ -200,7 +200,7 @@ def check_init(init: Params, like: Params) -> Params:
                 f"the model has {list(np.shape(b))}"
             )
         _finite(f"init: {path}", np.asarray(a))
-    return jax.tree.map(lambda a, b: np.asarray(a, b.dtype), init, like)
+    return jax.tree.map(lambda a, b: cast("init", np.asarray(a), b.dtype), init, like)
 
 
 def check_key(key: Any) -> Any:

@@ -3,7 +3,8 @@
 Each solver function sees one lane and is vmapped here. The width of a wave is
 fixed by the problem, not by how many lanes there are: the last wave is filled up.
 So one compilation serves every sweep of one problem, and the bits of a lane do not
-depend on which other lanes were asked for.
+depend on which other lanes were asked for (but for a lane all alone, whose wave is 1
+wide: it agrees to rounding).
 """
 
 from __future__ import annotations

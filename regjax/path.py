@@ -14,7 +14,7 @@ from regjax import grids, inputs, lanes, solvers, trees
 from regjax.names import whole_number
 from regjax.progress import progress_bar
 from regjax.results import Fit, Path
-from regjax.types import Data, Info, Lane, Loss, Model, Params, Problem, Stage
+from regjax.types import Data, Info, Lane, Model, Params, Problem, Stage
 
 
 def fit(
@@ -254,8 +254,9 @@ def _lane(
     shares, none = weights / weights.sum(), np.zeros(0, data.X.dtype)
     own, used = (jax.tree.map(lambda a: a[0], start) for start in starts)
     loss, slope = grids.at_start(problem, own, data, shares)
-    worst = max(null, loss, grids.at_start(problem, used, data, shares)[0])
-    ceiling = _ceiling(worst, saturated)
+    if starts.used is not starts.own:
+        loss = max(loss, grids.at_start(problem, used, data, shares)[0])
+    ceiling = _ceiling(max(null, loss), saturated)
     return Lane(none, weights, none, np.asarray(slope), np.asarray(ceiling))
 
 
@@ -272,8 +273,8 @@ def _saturated(problem: Problem, data: Data, shares: np.ndarray) -> float:
     return float((shares * least)[shares > 0].sum())
 
 
-def _saturated_losses(loss: Loss, y: Any) -> Any:
-    return loss.saturated(y) if loss.saturated else np.zeros(len(y))
+def _saturated_losses(loss: Any, y: Any) -> Any:
+    return loss.saturated(y)
 
 
 def _dev_ratio(loss: np.ndarray, null: float, saturated: float) -> np.ndarray:
