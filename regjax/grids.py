@@ -34,7 +34,9 @@ def ratio_for(n: int, p: int) -> float:
     return 1e-4 if n >= p else 1e-2
 
 
-def null_params(problem: Problem, params: Params, data: Data, shares: Array) -> Params:
+def null_params(
+    problem: Problem, params: Params, data: Data, shares: Array, free: np.ndarray
+) -> Params:
     """Fit the unpenalised params of an affine model alone.
 
     Args:
@@ -42,23 +44,24 @@ def null_params(problem: Problem, params: Params, data: Data, shares: Array) -> 
       params: only their structure is used.
       data: rows.
       shares: [n] sample weights over their sum.
+      free: [q] places of the unpenalised ones in the flattened params.
 
     Returns:
       Params like `params`, 0 where penalised.
     """
-    zeros = jax.tree.map(np.zeros_like, params)
-    free, restore = ravel_pytree(trees.free_part(zeros, penalised(problem, params)))
-    fitted = newton(_free_loss, free, (restore, problem, zeros, data, shares))
-    return _with_free(fitted, restore, problem, zeros)
+    flat, restore = ravel_pytree(jax.tree.map(np.zeros_like, params))
+    flat = np.asarray(flat)
+    args = (free, flat, restore, problem, data, shares)
+    fitted = newton(_free_loss, flat[free], args)
+    return jax.tree.map(np.asarray, restore(_with_free(fitted, free, flat)))
 
 
-def _with_free(free: Array, restore: Callable, problem: Problem, zeros: Params):
-    chosen = penalised(problem, zeros)
-    return trees.with_free_part(zeros, chosen, restore(jnp.asarray(free)))
+def _with_free(values: Array, free: Array, flat: Array) -> Array:
+    return jnp.asarray(flat).at[free].set(values)
 
 
-def _free_loss(free, restore, problem, zeros, data, shares) -> Array:
-    params = _with_free(free, restore, problem, zeros)
+def _free_loss(values, free, flat, restore, problem, data, shares) -> Array:
+    params = restore(_with_free(values, free, flat))
     return objective.smooth(problem, params, data, shares)
 
 
@@ -72,7 +75,7 @@ def null_loss(problem: Problem, params: Params, data: Data, shares: Array) -> fl
     constant = problem._replace(model=Model(init=_nothing, apply=_constant))
     args = (constant, rows, shares)
     eta = np.zeros(k, data.X.dtype)
-    if not all(jax.tree.leaves(penalised(problem, params))):
+    if not all(jax.tree.leaves(objective.penalised(problem, params))):
         if data.offset is not None:  # start where the loss is not saturated
             eta = eta - np.sum(shares[:, None] * np.asarray(data.offset), axis=0)
         eta = newton(_constant_loss, eta, args)
@@ -99,11 +102,6 @@ def is_convex(problem: Problem) -> bool:
     """Whether F is convex: an affine model, a convex loss and penalty."""
     convex = problem.model.affine and problem.loss.convex and problem.penalty.convex
     return bool(convex)
-
-
-def penalised(problem: Problem, params: Params) -> Any:
-    """Which leaves the penalty sees, a pytree of bool."""
-    return (problem.penalty.selected or trees.select)(params)
 
 
 def newton(fn: Callable[..., Array], start: Any, args: tuple, most: int = 200) -> Any:
@@ -172,19 +170,18 @@ def _gradient(problem: Problem, params: Params, data: Data, shares: Array) -> Pa
     return jax.grad(objective.smooth, argnums=1)(problem, params, data, shares)
 
 
-def lambda_max(problem: Problem, params: Params, data: Data, shares: Array) -> float:
+def lambda_max(problem: Problem, null: Params, data: Data, shares: Array) -> float:
     """Smallest lam at which every penalised weight is 0, for an affine model.
 
     Args:
       problem: with an affine model and a convex loss.
-      params: only their structure is used.
+      null: of `null_params`.
       data: rows.
       shares: [n] sample weights over their sum.
 
     Returns:
       That lam; inf for a penalty that never selects.
     """
-    null = null_params(problem, params, data, shares)
     grad = trees.jitted(_gradient, problem, null, data, shares)
     return float(trees.jitted(_lambda_max, problem.penalty, grad))
 
@@ -195,7 +192,7 @@ def _lambda_max(penalty: Penalty, grad: Params) -> Array:
 
 def largest_slope(problem: Problem, grad: Params) -> Array:
     """`max |g|` over the penalised weights, []."""
-    chosen = penalised(problem, grad)
+    chosen = objective.penalised(problem, grad)
     return trees.max_selected(lambda g: jnp.max(jnp.abs(g)), chosen, grad)
 
 
@@ -231,7 +228,7 @@ def top(
 
     Args:
       problem: the equation.
-      params: the model's own start.
+      params: the model's own start; where convex, its null model.
       data: rows.
       shares: [n] sample weights over their sum.
       slope: of `at_start`.

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from regjax import trees
-from regjax.types import Data, Loss, Model, Params, Penalty, Problem, Stage
+from regjax.names import whole_number
+from regjax.types import Data, Loss, Method, Model, Params, Penalty, Problem
 
 
 def check_problem(problem: Any) -> Problem:
@@ -220,19 +221,37 @@ def check_key(key: Any) -> Any:
     return key
 
 
-def check_solver(solver: Any) -> tuple[Stage, ...]:
-    """A solver from `regjax.solvers`.
+LEAST_TOL = {"float32": 1e-7, "float64": 1e-15}
+
+
+def check_solver(solver: Any, dtype: Any) -> Method:
+    """A solver from `regjax.solvers` with a tolerance within reach of the dtype.
 
     Raises:
       ValueError: anything else.
     """
-    stages = isinstance(solver, tuple) and all(isinstance(s, Stage) for s in solver)
-    if stages and solver:
-        return solver
-    raise ValueError(
-        "solver: must come from regjax.solvers, such as rj.solvers.minibatch(...), "
-        f"got {_kind(solver)}"
-    )
+    if not isinstance(solver, Method):
+        raise ValueError(
+            "solver: must come from regjax.solvers, such as rj.solvers.minibatch(...), "
+            f"got {_kind(solver)}"
+        )
+    name = np.dtype(dtype).name
+    least = LEAST_TOL.get(name, 0.0)
+    if solver.tol is not None and solver.tol < least:
+        raise ValueError(
+            f"tol: {solver.tol:g} is below what {name} can tell from 0 ({least:g})"
+            + ("; turn 64 bits on in jax" if name == "float32" else "")
+        )
+    return solver
+
+
+def check_chains(chains: Any, lams: int) -> int:
+    """How many chains, 1 ... lams.
+
+    Raises:
+      ValueError: no whole number of at least 1.
+    """
+    return min(whole_number("chains", chains), lams)
 
 
 def standardisation(X: np.ndarray, weights: np.ndarray) -> tuple[Any, Any]:

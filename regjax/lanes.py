@@ -1,65 +1,178 @@
-"""The engine: many lanes through one solver, a wave of slots at a time.
+"""The engine: chains of lanes, worked off by slots.
 
-Each solver function sees one lane and is vmapped here. The width of a wave is
-fixed by the problem, not by how many lanes there are: the last wave is filled up.
-So one compilation serves every sweep of one problem, and the bits of a lane do not
-depend on which other lanes were asked for (but for a lane all alone, whose wave is 1
-wide: it agrees to rounding).
+A chain is a list of lanes solved in order, each warm-started from the one before. A
+worker has S slots; when a slot's lane ends, its result is written out and the slot
+goes on to the next lane of its chain, or to the next chain: no slot waits for the
+slowest lane. Solvers with a barrier refill all slots together, so that a wave shares
+its batches.
+
+Each solver function sees one lane and is vmapped here. S is fixed by the problem, and
+what a lane computes does not depend on its neighbours: neither on how hard they are,
+nor on the order of the chains, the length of a chunk or the number of workers.
+(All bitwise on CPU. But for a lane all alone, whose S is 1: it agrees to rounding.)
 """
 
 from __future__ import annotations
 
-import concurrent.futures
-import contextlib
 import functools
-import itertools
-import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regjax import objective, trees
-from regjax.types import Array, Data, Info, Lane, Params, Problem, Solver, Stage, Status
+from regjax import objective, trees, workers
+from regjax.types import (
+    Array,
+    Data,
+    Info,
+    Lane,
+    Method,
+    Params,
+    Problem,
+    Solver,
+    Status,
+)
 
 CHUNK_SECONDS = 0.5  # between two looks at the progress bar and at Ctrl-C
 HOST_SLOTS, DEVICE_SLOTS = 16, 1024
 HOST_BYTES = 2**29
+LEAST_ROOM = 64
+
+
+class Queue(NamedTuple):
+    """What one worker is to solve; constant while it runs.
+
+    Attributes:
+      lanes: lam, seed, fold [N]; weights [n], shared, or [folds, n]; the rest [].
+        Lanes of a chain stand one after another.
+      starts: [seeds, ...] starting params; a chain takes those of its seed.
+      heads: [N] first lane of each chain, in the order of working; N: no more.
+      last: [N] bool, last lane of its chain.
+    """
+
+    lanes: Lane
+    starts: Params
+    heads: Array
+    last: Array
 
 
 class Carry(NamedTuple):
-    """Everything that the next round of a wave needs.
+    """Everything that the next round needs, and all that a checkpoint has to keep.
 
     Attributes:
       state: of the solver, [S, ...].
+      usable: [S, ...] state at the last lane of the chain that has not diverged.
       status: [S] int32.
-      age: [] int32, rounds made.
+      lane: [S] which lane a slot is at; N: none left.
+      next: [] how many chains have been begun.
+      clock: [] rounds since the last barrier.
+      out: `(params, info)` of every lane, [N, ...]; status `running` if not done.
     """
 
     state: Any
+    usable: Any
     status: Array
-    age: Array
+    lane: Array
+    next: Array
+    clock: Array
+    out: tuple[Params, Info]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def start(program, numbers, lanes: Lane, params: Params, status: Array) -> Carry:
-    """Initial carry of a wave; lanes that come diverged stay so."""
-    solver, axes = _solver(program, numbers, lanes)
-    state = jax.vmap(solver.init, in_axes=(axes, 0))(lanes, params)
-    return Carry(state, status, jnp.zeros((), jnp.int32))
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def start(program, numbers, queue: Queue, slots: int) -> Carry:
+    """Every slot at the first lane of a chain.
+
+    Args:
+      program: of `trees.partition((build, problem, data))`, the second.
+      numbers: of the same, the first.
+      queue: what is to be solved.
+      slots: S.
+    """
+    solver = _solver(program, numbers)
+    count = queue.last.shape[0]
+    none = jnp.full(slots, count, jnp.int32)
+    fresh = jax.eval_shape(functools.partial(_fresh, solver), queue, none)
+    state = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), fresh)
+    status = jnp.full(slots, Status.running, jnp.int32)
+    zero = jnp.zeros((), jnp.int32)
+    results = jax.eval_shape(
+        functools.partial(_results, solver), queue, none, state, status
+    )
+    params, info = jax.tree.map(
+        lambda a: jnp.zeros((count, *a.shape[1:]), a.dtype), results
+    )
+    info = info._replace(status=jnp.full(count, Status.running, jnp.int32))
+    carry = Carry(state, state, status, none, zero, zero, (params, info))
+    return _refill(solver, queue, carry, jnp.ones(slots, bool))
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
 def advance(
-    program, numbers, lanes: Lane, carry: Carry, key: Array, rounds: Array
+    program, numbers, queue: Queue, carry: Carry, key: Array, rounds: Array
 ) -> Carry:
-    """Up to `rounds` rounds; fewer if every lane ends before."""
-    solver, axes = _solver(program, numbers, lanes)
+    """Up to `rounds` rounds; fewer if nothing is left to do.
+
+    Args:
+      program: as of `start`.
+      numbers: as of `start`.
+      queue: as of `start`.
+      carry: where to go on; its memory is used again.
+      key: of the batches, shared by all lanes.
+      rounds: [] int.
+    """
+    solver = _solver(program, numbers)
+
+    def body(carry_and_round: tuple[Carry, Array]) -> tuple[Carry, Array]:
+        carry, round = carry_and_round
+        carry = _round(solver, queue, carry, solver.batch(carry.clock, key))
+        ended = (carry.status != Status.running) & _busy(queue, carry)
+        waits = jnp.any(_busy(queue, carry) & ~ended) if solver.barrier else False
+        ready = ended & ~jnp.asarray(waits)
+        return jax.lax.cond(
+            jnp.any(ready),
+            lambda c: _refill(solver, queue, _write(solver, queue, c, ready), ready),
+            lambda c: c,
+            carry,
+        ), round + 1
+
+    def more(carry_and_round: tuple[Carry, Array]) -> Array:
+        carry, round = carry_and_round
+        return (round < rounds) & jnp.any(_busy(queue, carry))
+
+    zero = jnp.zeros((), jnp.int32)
+    return jax.lax.while_loop(more, body, (carry, zero))[0]
+
+
+def _solver(program, numbers) -> Solver:
+    build, problem, data = trees.combine(numbers, program)
+    return build(problem, data)
+
+
+def _busy(queue: Queue, carry: Carry) -> Array:
+    return carry.lane < queue.last.shape[0]
+
+
+def _lanes_at(queue: Queue, lane: Array) -> tuple[Lane, Lane]:
+    """The lanes of all slots, and their vmap axes."""
+    all_lanes = queue.lanes
+    per_lane = all_lanes.weights.ndim == 2
+    weights = all_lanes.weights
+    fold = all_lanes.fold[lane]
+    lanes = all_lanes._replace(
+        lam=all_lanes.lam[lane],
+        weights=weights[fold] if per_lane else weights,
+        seed=all_lanes.seed[lane],
+        fold=fold,
+    )
+    return lanes, Lane(0, 0 if per_lane else None, 0, 0, None, None)  # pyright: ignore
+
+
+def _round(solver: Solver, queue: Queue, carry: Carry, batch: Any) -> Carry:
+    """One round of every slot; what has ended stays as it is."""
+    lanes, axes = _lanes_at(queue, carry.lane)
 
     def one(lane, state, status, batch):
         new = solver.step(lane, state, batch)
@@ -69,200 +182,171 @@ def advance(
         frozen = ended | (found == Status.diverged)
         return trees.where(frozen, state, new), jnp.where(ended, status, found)
 
-    def body(carry: Carry) -> Carry:
-        batch = solver.batch(carry.age, key)
-        state, status = jax.vmap(one, in_axes=(axes, 0, 0, None))(
-            lanes, carry.state, carry.status, batch
-        )
-        return Carry(state, status, carry.age + 1)
-
-    def more(carry: Carry) -> Array:
-        return (carry.age < last) & jnp.any(carry.status == Status.running)
-
-    last = carry.age + rounds
-    return jax.lax.while_loop(more, body, carry)
+    state, status = jax.vmap(one, in_axes=(axes, 0, 0, None))(
+        lanes, carry.state, carry.status, batch
+    )
+    return carry._replace(state=state, status=status, clock=carry.clock + 1)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def finish(program, numbers, lanes: Lane, carry: Carry) -> tuple[Params, Info]:
-    """Params and Info of every lane of a wave."""
-    solver, axes = _solver(program, numbers, lanes)
-    return jax.vmap(solver.finish, in_axes=(axes, 0, 0))(
-        lanes, carry.state, carry.status
+def _results(solver: Solver, queue: Queue, lane: Array, state: Any, status: Array):
+    lanes, axes = _lanes_at(queue, lane)
+    return jax.vmap(solver.finish, in_axes=(axes, 0, 0))(lanes, state, status)
+
+
+def _write(solver: Solver, queue: Queue, carry: Carry, ready: Array) -> Carry:
+    """Results of ready slots to their places."""
+    results = _results(solver, queue, carry.lane, carry.state, carry.status)
+    place = jnp.where(ready, carry.lane, queue.last.shape[0])
+    out = jax.tree.map(
+        lambda all_, new: all_.at[place].set(new, mode="drop"), carry.out, results
+    )
+    kept = ready & (carry.status != Status.diverged)
+    return carry._replace(out=out, usable=_pick(kept, carry.state, carry.usable))
+
+
+def _refill(solver: Solver, queue: Queue, carry: Carry, ready: Array) -> Carry:
+    """Ready slots to the next lane of their chain, or to the next chain."""
+    count = queue.last.shape[0]
+    ends = queue.last.at[carry.lane].get(mode="fill", fill_value=True)
+    goes_on, begins = ready & ~ends, ready & ends
+    chain = carry.next + jnp.cumsum(begins) - 1
+    head = queue.heads.at[chain].get(mode="fill", fill_value=count)
+    lane = jnp.where(goes_on, carry.lane + 1, jnp.where(begins, head, carry.lane))
+    lane = lane.astype(jnp.int32)
+
+    lanes, axes = _lanes_at(queue, lane)
+    fresh = _fresh(solver, queue, lane)
+    resumed = jax.vmap(solver.resume, in_axes=(axes, 0))(lanes, carry.usable)
+    state = _pick(goes_on, resumed, _pick(begins, fresh, carry.state))
+    begun = jnp.where(lane < count, Status.running, Status.converged)
+    return carry._replace(
+        state=state,
+        usable=_pick(begins, fresh, carry.usable),
+        status=jnp.where(ready, begun, carry.status).astype(jnp.int32),
+        lane=lane,
+        next=carry.next + jnp.sum(begins, dtype=jnp.int32),
+        clock=jnp.zeros((), jnp.int32) if solver.barrier else carry.clock,
     )
 
 
-def _solver(program, numbers, lanes: Lane) -> tuple[Solver, Lane]:
-    """The solver that `numbers` and `program` stand for, and the lanes' vmap axes."""
-    build, problem, data = trees.combine(numbers, program)
-    per_lane = 0 if lanes.weights.ndim == 2 else None
-    axes = Lane(0, per_lane, 0, None, None)  # pyright: ignore
-    return build(problem, data), axes
+def _fresh(solver: Solver, queue: Queue, lane: Array) -> Any:
+    lanes, axes = _lanes_at(queue, lane)
+    params = jax.tree.map(lambda a: a[lanes.seed], queue.starts)
+    return jax.vmap(solver.init, in_axes=(axes, 0))(lanes, params)
+
+
+def _pick(condition: Array, a: Any, b: Any) -> Any:
+    """Slot by slot a or b."""
+    return jax.vmap(trees.where)(condition, a, b)
+
+
+def queue_of(
+    lanes: Lane, starts: Params, chains: Sequence[np.ndarray], room: int
+) -> tuple[Queue, np.ndarray]:
+    """A queue of some chains, filled up to `room` lanes; and its lanes' numbers."""
+    order = np.concatenate([*chains, np.zeros(0, int)]).astype(int)
+    lengths = np.array([len(chain) for chain in chains], int)
+    heads, last = np.full(room, room, np.int32), np.ones(room, bool)
+    heads[: len(chains)] = np.cumsum(lengths) - lengths
+    last[: len(order)] = False
+    last[np.cumsum(lengths) - 1] = True
+    filled = np.concatenate([order, np.zeros(room - len(order), int)])
+    picked = lanes._replace(
+        lam=lanes.lam[filled], seed=lanes.seed[filled], fold=lanes.fold[filled]
+    )
+    return Queue(picked, starts, heads, last), order
 
 
 def run(
-    stages: tuple[Stage, ...],
+    method: Method,
     problem: Problem,
     data: Data,
     lanes: Lane,
     starts: Params,
+    chains: Sequence[np.ndarray],
     key: Array,
     slots: int,
-    on_progress: Callable[[int, int, str], None] | None = None,
+    room: int = 0,
+    on_progress: Callable[[float, int, str], None] | None = None,
 ) -> tuple[Params, Info]:
     """Solve every lane.
 
     Args:
-      stages: run one after the other on each wave.
+      method: the solver.
       problem: the equation.
       data: rows, shared by all lanes.
-      lanes: lam [N]; weights [n], shared, or [N, n]; seed [N]; the rest [].
-      starts: [seeds, ...] starting params; a lane takes that of its seed.
+      lanes: lam, seed, fold [N]; weights [n], shared, or [folds, n]; the rest [].
+      starts: [seeds, ...] starting params.
+      chains: numbers of lanes, every lane in one chain.
       key: of the batches, shared by all lanes.
-      slots: lanes in a wave.
-      on_progress: called as `(rounds done, rounds in all, label)`, where a round
-        is one of one wave; one call at a time, but from any thread.
+      slots: of one worker.
+      room: compile for at least so many lanes, so that sweeps of different sizes
+        share a program.
+      on_progress: called as `(lanes done, lanes in all, "lams")`, a lane at a
+        barrier counting by its rounds; one call at a time, but from any thread.
 
     Returns:
-      `(params, info)`, arrays [M, ...] on the host. M < N after a Ctrl-C: only
-      lanes of finished waves are kept. A second Ctrl-C is not caught.
+      `(params, info)`, arrays [N, ...] on the host. After a Ctrl-C `info.status` is
+      `running` where a lane has not finished. A second Ctrl-C is not caught.
     """
-    count = lanes.lam.shape[0]
-    tally = _Tally(on_progress, -(-count // slots), sum(s.rounds for s in stages))
+    count = len(lanes.lam)
+    crew = workers.crew(-(-len(chains) // slots))
+    each = max(-(-max(count, room) // len(crew)), max(map(len, chains)))
+    parts = _shares(chains, len(crew))
+    room = 2 ** int(np.ceil(np.log2(max(each, LEAST_ROOM, *map(_size, parts)))))
+    numbers, program = trees.partition((method.build, problem, data))
+    tally = workers.Tally(on_progress, len(crew), count, "lams")
 
-    def wave(number: int) -> tuple[Params, Info] | None:
-        rows = np.arange(number * slots, (number + 1) * slots)
-        part = _take(lanes, np.minimum(rows, count - 1))  # the last is filled up
-        params = jax.tree.map(lambda a: a[part.seed], starts)
-        tell = functools.partial(tally.tell, number)
-        found = _run_wave(stages, problem, data, part, params, key, tell, interrupted)
-        kept = int(np.sum(rows < count))
-        return found and jax.tree.map(lambda a: a[:kept], found)
+    def work(worker: int, device: Any, stop: Callable[[], bool]):
+        queue, order = queue_of(lanes, starts, parts[worker], room)
+        given = (numbers, queue, key)
+        if device is not None:
+            given = jax.device_put(given, device)
+        tell = functools.partial(tally.tell, worker)
+        found = _run_worker(
+            program, *given, slots, len(order), method.rounds, tell, stop
+        )
+        return order, jax.tree.map(lambda a: a[: len(order)], found)
 
-    def compile_ahead() -> None:
-        part = _take(lanes, np.zeros(slots, int))
-        params = jax.tree.map(lambda a: a[part.seed], starts)
-        for stage in stages[1:]:
-            _compile_stage(stage, problem, data, part, params, key)
-
-    with catch_interrupt() as interrupted:
-        found = _map_waves(wave, tally.waves, compile_ahead)
-    done = list(itertools.takewhile(lambda result: result is not None, found))
-    if not done:
-        raise KeyboardInterrupt
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *done)
-
-
-class _Tally:
-    """Adds up the rounds of all waves for one progress callback."""
-
-    def __init__(self, on_progress: Callable | None, waves: int, per_wave: int):
-        self.on_progress, self.waves, self.total = on_progress, waves, waves * per_wave
-        self.done = [0] * waves
-        self.lock = threading.Lock()
-
-    def tell(self, wave: int, rounds: int, label: str) -> None:
-        """Wave number `wave` has made `rounds` rounds by now."""
-        with self.lock:
-            self.done[wave] = rounds
-            if self.on_progress is not None:
-                self.on_progress(sum(self.done), self.total, label)
+    found = workers.work(work, crew)
+    order = np.argsort(np.concatenate([lanes_done for lanes_done, _ in found]))
+    results = [result for _, result in found]
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[order], *results)
 
 
-def _map_waves(
-    wave: Callable[[int], Any], waves: int, compile_ahead: Callable[[], None]
-) -> list[Any]:
-    """`[wave(0), wave(1), ...]`, several at a time where that pays.
-
-    XLA runs a program of small products on one CPU core, so each core gets a wave.
-    jax's context managers (`jax.enable_x64(...)`) hold for one thread only: inside
-    one, waves run one by one in the caller's.
-    """
-    width = _cores() if jax.default_backend() == "cpu" else 1
-    if width == 1:
-        return [wave(number) for number in range(waves)]
-    with concurrent.futures.ThreadPoolExecutor(width) as pool:
-        if pool.submit(_jax_settings).result() != _jax_settings():
-            return [wave(number) for number in range(waves)]
-        pool.submit(compile_ahead)  # later stages, while the first wave trains
-        futures = [pool.submit(wave, number) for number in range(waves)]
-        # With a timeout, so that the main thread comes round to handle a Ctrl-C.
-        while concurrent.futures.wait(futures, timeout=0.2).not_done:
-            for failed in (f for f in futures if f.done() and f.exception()):
-                pool.shutdown(cancel_futures=True)
-                failed.result()
-        return [future.result() for future in futures]
+def _size(chains: Sequence[np.ndarray]) -> int:
+    return sum(map(len, chains))
 
 
-def _compile_stage(stage, problem, data, lanes, params, key) -> None:
-    """Compile the programs of a stage, unless they are; no lane is moved."""
-    numbers, program = trees.partition((stage.build, problem, data))
-    if program in _COMPILED:
-        return
-    ended = np.full(lanes.lam.shape, Status.max_iter, np.int32)
-    carry = start(program, numbers, lanes, params, ended)
-    carry = advance(program, numbers, lanes, carry, key, 0)
-    finish(program, numbers, lanes, carry)
-    _COMPILED.add(program)
+def _shares(chains: Sequence[np.ndarray], count: int) -> list[list[np.ndarray]]:
+    """Chains dealt out, one by one."""
+    return [list(chains[worker::count]) for worker in range(count)]
 
 
-_COMPILED: set[Any] = set()
+def _run_worker(program, numbers, queue, key, slots, count, wave, tell, stop) -> Any:
+    """All of a queue, in chunks; what there is when stopped."""
+    carry = start(program, numbers, queue, slots)
+    rounds = 1
+    while not stop():
+        begun = time.perf_counter()
+        carry = advance(program, numbers, queue, carry, key, rounds)
+        lane = np.asarray(carry.lane)  # waits
+        seconds = time.perf_counter() - begun
+        done = int(np.sum(np.asarray(carry.out[1].status)[:count] != Status.running))
+        busy = lane < len(queue.last)
+        tell(done + _share_of_wave(carry, wave) * int(np.sum(busy)))
+        if not busy.any():
+            break
+        rounds = int(np.clip(rounds * CHUNK_SECONDS / max(seconds, 1e-6), 1, 2**30))
+    return jax.device_get(carry.out)
 
 
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _jax_settings() -> dict[str, Any]:
-    """All of jax's settings as this thread sees them."""
-    return {name: getattr(jax.config, name, None) for name in jax.config.values}
-
-
-def _take(lanes: Lane, rows: np.ndarray) -> Lane:
-    weights = lanes.weights[rows] if lanes.weights.ndim == 2 else lanes.weights
-    return lanes._replace(lam=lanes.lam[rows], weights=weights, seed=lanes.seed[rows])
-
-
-def _run_wave(
-    stages, problem, data, lanes, params, key, tell, interrupted
-) -> tuple[Params, Info] | None:
-    """All stages of one wave; None if interrupted."""
-    # numpy on the host side: each little jax operation would be compiled on its own.
-    status = np.full(lanes.lam.shape, Status.running, np.int32)
-    before, n_iter = 0, 0
-    for stage in stages:
-        numbers, program = trees.partition((stage.build, problem, data))
-        carry = start(program, numbers, lanes, params, status)
-        done, rounds = 0, 1
-        while done < stage.rounds and not interrupted():
-            begun = time.perf_counter()
-            carry = advance(program, numbers, lanes, carry, key, rounds)
-            running = np.any(np.asarray(carry.status) == Status.running)  # waits
-            seconds = time.perf_counter() - begun
-            done += rounds
-            tell(before + done, stage.label)
-            if not running:
-                break
-            faster = CHUNK_SECONDS / max(seconds, 1e-6)
-            rounds = int(np.clip(rounds * faster, 1, stage.rounds - done or 1))
-        if interrupted():
-            return None
-        tell(before + stage.rounds, stage.label)
-        if stage is stages[-1]:
-            params, info = finish(program, numbers, lanes, carry)
-            params, info = jax.device_get((params, info))
-            return params, info._replace(n_iter=info.n_iter + n_iter)
-        # What diverged stays so; all else goes on into the next stage.
-        params, n_iter = carry.state.params, n_iter + np.asarray(carry.state.n_iter)
-        diverged = np.asarray(carry.status) == Status.diverged
-        status = np.where(diverged, Status.diverged, Status.running).astype(np.int32)
-        before += stage.rounds
+def _share_of_wave(carry: Carry, rounds: int) -> float:
+    return min(float(carry.clock) / rounds, 1.0) if rounds else 0.0
 
 
 def slots_for(problem: Problem, data: Data, params: Params, lanes: int) -> int:
-    """How many lanes a wave has: as many as keep the device busy and fit its memory.
+    """How many slots a worker has: as keep its device busy and fit its memory.
 
     A lane's memory is estimated by the arrays of one full forward pass. A function
     of problem, data and device, except that a single lane is run alone.
@@ -278,23 +362,3 @@ def slots_for(problem: Problem, data: Data, params: Params, lanes: int) -> int:
     each = 3 * trees.size_of(objective.smooth, problem, params, data, shares)
     fits = max(1, budget // max(each, 1))
     return min(most, 2 ** int(np.log2(fits)))
-
-
-@contextlib.contextmanager
-def catch_interrupt() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a flag, so that finished work is not lost."""
-    pressed: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    previous = signal.getsignal(signal.SIGINT) or signal.default_int_handler
-
-    def handler(number, frame):
-        pressed.append(number)
-        signal.signal(signal.SIGINT, previous)  # the second one is the caller's
-
-    signal.signal(signal.SIGINT, handler)
-    try:
-        yield lambda: bool(pressed)
-    finally:
-        signal.signal(signal.SIGINT, previous)

@@ -26,13 +26,17 @@ def softmax_cross_entropy() -> Loss:
 
     y: [n] integer labels in 0 ... k-1, or [n, k] rows that sum to 1.
     """
-    return _loss(
-        "softmax_cross_entropy",
-        _softmax,
-        _softmax_saturated,
-        jax.nn.softmax,
-        _classes,
-        True,
+    return Loss(
+        value=Partial(_softmax),
+        conjugate=Partial(_softmax_conjugate),
+        saturated=Partial(_softmax_saturated),
+        mean=Partial(jax.nn.softmax),
+        curvature=0.5,
+        encode=Partial(_classes),
+        classes=True,
+        fenchel_young=Partial(_softmax_fenchel_young),
+        hessian=Partial(_softmax_hessian),
+        config=("softmax_cross_entropy", {}),
     )
 
 
@@ -43,13 +47,17 @@ def sigmoid_binary_cross_entropy() -> Loss:
 
     y: [n] or [n, k], in [0, 1].
     """
-    return _loss(
-        "sigmoid_binary_cross_entropy",
-        _binary,
-        _binary_saturated,
-        jax.nn.sigmoid,
-        _probabilities,
-        True,
+    return Loss(
+        value=Partial(_binary),
+        conjugate=Partial(_binary_conjugate),
+        saturated=Partial(_binary_saturated),
+        mean=Partial(jax.nn.sigmoid),
+        curvature=0.25,
+        encode=Partial(_probabilities),
+        classes=True,
+        fenchel_young=Partial(_binary_fenchel_young),
+        hessian=Partial(_binary_hessian),
+        config=("sigmoid_binary_cross_entropy", {}),
     )
 
 
@@ -58,8 +66,16 @@ def half_squared_error() -> Loss:
 
     y: [n] or [n, k], real.
     """
-    return _loss(
-        "half_squared_error", _squared, _squared_saturated, _identity, _real, False
+    return Loss(
+        value=Partial(_squared),
+        conjugate=Partial(_squared_conjugate),
+        saturated=Partial(_squared_saturated),
+        mean=Partial(_identity),
+        curvature=1.0,
+        encode=Partial(_real),
+        fenchel_young=Partial(_squared_fenchel_young),
+        hessian=Partial(_squared_hessian),
+        config=("half_squared_error", {}),
     )
 
 
@@ -70,25 +86,15 @@ def poisson_nll() -> Loss:
 
     +inf where exp(eta) is above the range of the dtype. y: [n] or [n, k], >= 0.
     """
-    return _loss("poisson_nll", _poisson, _poisson_saturated, jnp.exp, _counts, False)
-
-
-def _loss(
-    name: str,
-    value: Callable,
-    saturated: Callable,
-    mean: Callable,
-    encode: Callable,
-    classes: bool,
-) -> Loss:
-    """Wrap module-level functions, so that equal losses compile once."""
     return Loss(
-        value=Partial(value),
-        saturated=Partial(saturated),
-        mean=Partial(mean),
-        encode=Partial(encode),
-        classes=classes,
-        config=(name, {}),
+        value=Partial(_poisson),
+        conjugate=Partial(_poisson_conjugate),
+        saturated=Partial(_poisson_saturated),
+        mean=Partial(jnp.exp),
+        encode=Partial(_counts),
+        fenchel_young=Partial(_poisson_fenchel_young),
+        hessian=Partial(_poisson_hessian),
+        config=("poisson_nll", {}),
     )
 
 
@@ -115,9 +121,28 @@ def _one_hot(y: Array, eta: Array) -> Array:
 
 def _softmax(eta: Array, y: Array) -> Array:
     t = _one_hot(y, eta)
-    # Shifted by the target's own logit, so that no two numbers near 1e4 cancel.
-    at_target = jnp.sum(t * eta, axis=-1, keepdims=True)
-    return jax.nn.logsumexp(eta - at_target, axis=-1)
+    # Not logsumexp(eta - eta_target): compiled for many lanes, XLA for CPU got that
+    # wrong (jaxlib 0.10.2; tests/test_losses.py).
+    return -jnp.sum(t * jax.nn.log_softmax(eta), axis=-1)
+
+
+def _softmax_conjugate(v: Array, y: Array) -> Array:
+    """`sum_k q ln q` of `q = v + t`; inf where q is no distribution."""
+    q = v + _one_hot(y, v)
+    inside = _near(jnp.sum(q, axis=-1), 1.0) & jnp.all(q >= -_tiny(q), axis=-1)
+    return jnp.where(inside, -jnp.sum(_entropy(q), axis=-1), jnp.inf)
+
+
+def _softmax_fenchel_young(eta: Array, v: Array, y: Array) -> Array:
+    """KL divergence from softmax(eta) to `q = v + t`, of terms >= 0."""
+    q = jnp.maximum(v + _one_hot(y, eta), 0.0)
+    log_p = jax.nn.log_softmax(eta)
+    return jnp.sum(xlogy(q, q) - q * log_p - q + jnp.exp(log_p), axis=-1)
+
+
+def _softmax_hessian(eta: Array, y: Array) -> tuple[Array, Array]:
+    p = jax.nn.softmax(eta)
+    return p, p
 
 
 def _softmax_saturated(y: Array) -> Array:
@@ -131,6 +156,26 @@ def _binary(eta: Array, y: Array) -> Array:
     return jnp.sum(terms, axis=-1)
 
 
+def _binary_conjugate(v: Array, y: Array) -> Array:
+    """`q ln q + (1 - q) ln(1 - q)` of `q = v + y`; inf outside of [0, 1]."""
+    q = v + _aligned(y, v)
+    inside = (q >= -_tiny(q)) & (q <= 1 + _tiny(q))
+    value = -_entropy(q) - _entropy(1 - q)
+    return jnp.sum(jnp.where(inside, value, jnp.inf), axis=-1)
+
+
+def _binary_fenchel_young(eta: Array, v: Array, y: Array) -> Array:
+    """KL divergence from sigmoid(eta) to `q = v + y`."""
+    q = jnp.clip(v + _aligned(y, eta), 0.0, 1.0)
+    one = xlogy(q, q) + q * jax.nn.softplus(-eta)
+    other = xlogy(1 - q, 1 - q) + (1 - q) * jax.nn.softplus(eta)
+    return jnp.sum(jnp.maximum(one + other, 0.0), axis=-1)
+
+
+def _binary_hessian(eta: Array, y: Array) -> tuple[Array, Array]:
+    return jax.nn.sigmoid(eta) * jax.nn.sigmoid(-eta), jnp.zeros_like(eta)
+
+
 def _binary_saturated(y: Array) -> Array:
     y = y.reshape(y.shape[0], -1)
     return jnp.sum(entr(y) + entr(1 - y), axis=-1)
@@ -138,6 +183,20 @@ def _binary_saturated(y: Array) -> Array:
 
 def _squared(eta: Array, y: Array) -> Array:
     return 0.5 * jnp.sum((eta - _aligned(y, eta)) ** 2, axis=-1)
+
+
+def _squared_conjugate(v: Array, y: Array) -> Array:
+    """`v y + v^2 / 2`."""
+    return jnp.sum(v * _aligned(y, v) + 0.5 * v**2, axis=-1)
+
+
+def _squared_fenchel_young(eta: Array, v: Array, y: Array) -> Array:
+    """`(eta - y - v)^2 / 2`."""
+    return 0.5 * jnp.sum((eta - _aligned(y, eta) - v) ** 2, axis=-1)
+
+
+def _squared_hessian(eta: Array, y: Array) -> tuple[Array, Array]:
+    return jnp.ones_like(eta), jnp.zeros_like(eta)
 
 
 def _squared_saturated(y: Array) -> Array:
@@ -149,9 +208,42 @@ def _poisson(eta: Array, y: Array) -> Array:
     return jnp.sum(jnp.exp(eta) - y * eta + gammaln(y + 1), axis=-1)
 
 
+def _poisson_conjugate(v: Array, y: Array) -> Array:
+    """`q ln q - q - ln y!` of `q = v + y`; inf below 0."""
+    y = _aligned(y, v)
+    q = v + y
+    value = -_entropy(q) - q - gammaln(y + 1)
+    return jnp.sum(jnp.where(q >= -_tiny(y), value, jnp.inf), axis=-1)
+
+
+def _poisson_fenchel_young(eta: Array, v: Array, y: Array) -> Array:
+    """`exp(eta) - q - q (eta - ln q)` of `q = v + y`, of terms >= 0."""
+    q = jnp.maximum(v + _aligned(y, eta), 0.0)
+    terms = jnp.exp(eta) - q - q * eta + xlogy(q, q)
+    return jnp.sum(jnp.maximum(terms, 0.0), axis=-1)
+
+
+def _poisson_hessian(eta: Array, y: Array) -> tuple[Array, Array]:
+    return jnp.exp(eta), jnp.zeros_like(eta)
+
+
 def _poisson_saturated(y: Array) -> Array:
     y = y.reshape(y.shape[0], -1)
     return jnp.sum(y - xlogy(y, y) + gammaln(y + 1), axis=-1)
+
+
+def _entropy(q: Array) -> Array:
+    """`-q ln q`, 0 at 0 and for rounding below it."""
+    return entr(jnp.maximum(q, 0.0))
+
+
+def _tiny(like: Array) -> Array:
+    """Rounding of numbers like these."""
+    return 8 * jnp.finfo(like.dtype).eps * jnp.maximum(jnp.abs(like), 1.0)
+
+
+def _near(a: Array, b: float) -> Array:
+    return jnp.abs(a - b) <= _tiny(a)
 
 
 def _columns(y: np.ndarray, k: int) -> np.ndarray:

@@ -40,6 +40,11 @@ def data_loss(problem: Problem, params: Params, data: Data, shares: Array) -> Ar
     return jnp.sum(jnp.where(kept, shares * losses, 0.0))
 
 
+def penalised(problem: Problem, params: Params) -> Any:
+    """Which leaves the penalty sees, a pytree of bool."""
+    return (problem.penalty.selected or trees.select)(params)
+
+
 def ridge(problem: Problem, params: Params) -> Array:
     """`ridge/2 |weights|^2`, biases left out."""
     squares = trees.sum_selected(lambda w: jnp.sum(w**2), trees.select(params), params)

@@ -10,11 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regjax import grids, inputs, lanes, solvers, trees
-from regjax.names import whole_number
+from regjax import conditioning, grids, inputs, lanes, solvers
+from regjax.ground import Ground, find_ground
+from regjax.names import one_of, whole_number
 from regjax.progress import progress_bar
 from regjax.results import Fit, Path
-from regjax.types import Data, Info, Lane, Model, Params, Problem, Stage
+from regjax.types import Info, Method, Params, Problem, Status
+
+DIRECTIONS = ("sparse_to_dense", "dense_to_sparse")
+LAMS_A_CHAIN = 5
 
 
 def fit(
@@ -23,7 +27,7 @@ def fit(
     y: Any,
     lam: float,
     *,
-    solver: tuple[Stage, ...] | None = None,
+    solver: Method | None = None,
     sample_weight: Any = None,
     offset: Any = None,
     standardize: bool = False,
@@ -72,7 +76,9 @@ def fit_path(
     y: Any,
     lams: Any = 100,
     *,
-    solver: tuple[Stage, ...] | None = None,
+    solver: Method | None = None,
+    chains: int | None = None,
+    direction: str = "sparse_to_dense",
     seeds: int = 1,
     sample_weight: Any = None,
     offset: Any = None,
@@ -91,12 +97,18 @@ def fit_path(
       lams: how many, on an automatic geometric grid (see `regjax.grids`); or which,
         [L], all kept, sorted descending.
       solver: from `regjax.solvers`. None picks `proximal_gradient()` for an affine
-        model with a convex loss and penalty, else `minibatch()`.
+        model with a convex loss and penalty, where it certifies every lam by a
+        duality gap; else `minibatch()`, which ends with a polish.
+      chains: into how many chains of neighbouring lams the path is cut. Within a
+        chain each lam starts from the one before; chains run side by side. 1 is
+        glmnet's path. None: chains of about 5 where convex, else one per lam.
+      direction: of every chain: "sparse_to_dense", from the largest lam, or
+        "dense_to_sparse".
       seeds: how many starting points per lam. Seed s starts from
         `model.init(fold_in(key, s))` (a convex problem from its null model); all
-        lams of a seed share that start and all lanes share their batches, so
-        adding a lam or a seed changes no other, bitwise (but for a lane all alone,
-        whose program is narrower: to rounding).
+        lams of a seed share that start and all lanes share their batches. So with
+        one lam per chain adding a lam or a seed changes no other, bitwise (but for
+        a lane all alone, whose program is narrower: to rounding).
       sample_weight: [n], >= 0; the loss is the weighted mean. None for 1.
       offset: [n] or [n, k], added to the linear predictor and not fitted.
       standardize: fit on columns of weighted mean 0 and standard deviation 1 (1/n).
@@ -115,9 +127,13 @@ def fit_path(
     """
     problem = inputs.check_problem(problem)
     wanted = inputs.check_lams(lams)
+    count = wanted if isinstance(wanted, int) else len(wanted)
     seeds = whole_number("seeds", seeds)
+    chains = None if chains is None else inputs.check_chains(chains, count)
+    direction = one_of("direction", direction, DIRECTIONS)
     data, weights = inputs.check_data(problem, X, y, sample_weight, offset)
-    solver = pick_solver(problem) if solver is None else inputs.check_solver(solver)
+    solver = pick_solver(problem) if solver is None else solver
+    solver = inputs.check_solver(solver, data.X.dtype)
     center = scale = None
     if standardize:
         raw = np.asarray(data.X)
@@ -125,31 +141,25 @@ def fit_path(
         scaled = ((raw - center) / scale).astype(raw.dtype)
         data = data._replace(X=jnp.asarray(scaled))
     key = inputs.check_key(key)
-    starts = _starts(problem, data, weights, init, key, seeds)
+    ground = find_ground(problem, data, weights, init, key, seeds)
 
-    own = jax.tree.map(lambda a: a[0], starts.own)
-    shares = weights / weights.sum()
-    null = grids.null_loss(problem, own, data, shares)
-    if not np.isfinite(null):
-        raise ValueError(f"y: the loss of the null model is {null:g}; rescale y")
-    saturated = _saturated(problem, data, shares)
-    lane = _lane(problem, data, weights, starts, null, saturated)
-    slope = float(lane.scale)
     sweep = functools.partial(
-        _sweep, _Task(solver, problem, data, lane, starts.used, key, progress)
+        _sweep, _Task(solver, problem, ground, key, chains, direction, count, progress)
     )
     if isinstance(wanted, int):
-        top = grids.top(problem, own, data, shares, slope, null, sweep)
+        top = _top(problem, ground, sweep)
         n, p = data.X.shape[:2]
         wanted = grids.geometric(top, grids.ratio_for(n, p), wanted)
-    params, info = _by_lam(sweep(wanted, seeds), seeds)
+    params, info, finished = _by_lam(sweep(wanted, seeds), seeds)
+    if ground.mean is not None:
+        params = conditioning.move_intercept(params, ground.mean, -1.0)
     return Path(
-        lams=wanted[: len(info.status)].astype(data.X.dtype),
+        lams=wanted[finished].astype(data.X.dtype),
         params=params,
         **info._asdict(),
-        dev_ratio=_dev_ratio(np.asarray(info.loss), null, saturated),
-        null_loss=null,
-        saturated_loss=saturated,
+        dev_ratio=_dev_ratio(np.asarray(info.loss), ground.null, ground.saturated),
+        null_loss=ground.null,
+        saturated_loss=ground.saturated,
         seeds=seeds,
         problem=problem,
         center=center,
@@ -159,122 +169,95 @@ def fit_path(
     )
 
 
-def pick_solver(problem: Problem) -> tuple[Stage, ...]:
+def pick_solver(problem: Problem) -> Method:
     """What `solver=None` means: full batch where convex, else minibatch."""
     if grids.is_convex(problem):
         return solvers.proximal_gradient()
     return solvers.minibatch()
 
 
-def _by_lam(lanes_found: tuple[Params, Info], seeds: int) -> tuple[Params, Info]:
-    """Lanes [M, ...] as [L, ...] or [L, seeds, ...]; an unfinished lam is dropped."""
-    kept = len(lanes_found[1].status) // seeds
-    lead = (kept,) if seeds == 1 else (kept, seeds)
+def _by_lam(
+    lanes_found: tuple[Params, Info], seeds: int
+) -> tuple[Params, Info, np.ndarray]:
+    """Lanes [N, ...] as [L, ...] or [L, seeds, ...], and which lams have finished.
+
+    Raises:
+      KeyboardInterrupt: none has.
+    """
+    done = lanes_found[1].status.reshape(-1, seeds) != Status.running
+    finished = done.all(axis=1)
+    if not finished.any():
+        raise KeyboardInterrupt
+    lead = (len(finished),) if seeds == 1 else (len(finished), seeds)
 
     def fold(a: np.ndarray) -> np.ndarray:
-        return a[: kept * seeds].reshape(*lead, *a.shape[1:])
+        return a.reshape(*lead, *a.shape[1:])[finished]
 
-    return jax.tree.map(fold, lanes_found)
-
-
-class _Starts(NamedTuple):
-    """Starting params of every seed, [seeds, ...]: the model's own, those used."""
-
-    own: Params
-    used: Params
-
-
-def _starts(
-    problem: Problem, data: Data, weights: np.ndarray, init: Any, key: Any, seeds: int
-) -> _Starts:
-    own = jax.device_get(trees.jitted(_draw, problem.model, key, np.arange(seeds)))
-    own = jax.tree.map(lambda a: a.astype(data.X.dtype), own)
-    grids.penalised(problem, own)  # an error if `where` matches nothing
-    one = jax.tree.map(lambda a: a[0], own)
-    if grids.is_convex(problem):
-        one = grids.null_params(problem, one, data, weights / weights.sum())
-        own = jax.tree.map(lambda a: np.stack([np.asarray(a)] * seeds), one)
-    if init is None:
-        return _Starts(own, own)
-    given = inputs.check_init(init, one)
-    return _Starts(own, jax.tree.map(lambda a: np.stack([a] * seeds), given))
-
-
-def _draw(model: Model, key: Any, seeds: Any) -> Params:
-    return jax.vmap(lambda s: model.init(jax.random.fold_in(key, s)))(seeds)
+    params, info = jax.tree.map(fold, lanes_found)
+    return params, info, finished
 
 
 class _Task(NamedTuple):
     """What the sweeps of one `fit_path` share."""
 
-    solver: tuple[Stage, ...]
+    solver: Method
     problem: Problem
-    data: Data
-    lane: Lane
-    starts: Params
+    ground: Ground
     key: Any
+    chains: int | None
+    direction: str
+    count: int
     progress: Any
 
 
 def _sweep(task: _Task, lams: np.ndarray, seeds: int) -> tuple[Params, Info]:
     """All lanes of a grid, lam by lam and within a lam seed by seed."""
-    dtype = task.data.X.dtype
-    lane = task.lane._replace(
-        lam=np.repeat(lams, seeds).astype(dtype),
-        seed=np.tile(np.arange(seeds), len(lams)),
-        scale=np.asarray(task.lane.scale, dtype),
-        ceiling=np.asarray(task.lane.ceiling, dtype),
+    ground, count = task.ground, len(lams)
+    lane = ground.lane._replace(
+        lam=np.repeat(lams, seeds).astype(ground.data.X.dtype),
+        seed=np.tile(np.arange(seeds), count),
+        fold=np.zeros(count * seeds, np.int32),
     )
-    one = jax.tree.map(lambda a: a[0], task.starts)
-    slots = lanes.slots_for(task.problem, task.data, one, len(lane.lam))
+    one = jax.tree.map(lambda a: a[0], ground.starts)
+    slots = lanes.slots_for(task.problem, ground.data, one, task.count * seeds)
+    chains = _default_chains(task, count) if task.chains is None else task.chains
     # A stream of its own, so that no start shares its bits with the batches.
     order_key = jax.random.fold_in(task.key, np.uint32(2**32 - 1))
     with progress_bar(task.progress) as on_progress:
         return lanes.run(
             task.solver,
             task.problem,
-            task.data,
+            ground.data,
             lane,
-            task.starts,
+            ground.starts,
+            _chains(count, seeds, min(chains, count), task.direction),
             order_key,
             slots,
-            on_progress,
+            room=task.count * seeds,
+            on_progress=on_progress,
         )
 
 
-def _lane(
-    problem: Problem,
-    data: Data,
-    weights: np.ndarray,
-    starts: _Starts,
-    null: float,
-    saturated: float,
-) -> Lane:
-    """What the lanes of all sweeps share; lam and seed are still empty."""
-    shares, none = weights / weights.sum(), np.zeros(0, data.X.dtype)
-    own, used = (jax.tree.map(lambda a: a[0], start) for start in starts)
-    loss, slope = grids.at_start(problem, own, data, shares)
-    if starts.used is not starts.own:
-        loss = max(loss, grids.at_start(problem, used, data, shares)[0])
-    ceiling = _ceiling(max(null, loss), saturated)
-    return Lane(none, weights, none, np.asarray(slope), np.asarray(ceiling))
+def _default_chains(task: _Task, count: int) -> int:
+    """One per lam; where convex, a few warm starts pay."""
+    return -(-count // LAMS_A_CHAIN) if grids.is_convex(task.problem) else count
 
 
-def _ceiling(worst: float, saturated: float) -> float:
-    """Mean loss above which training has diverged: ten times that of the start."""
-    room = max(worst - saturated, 1e-3 * abs(worst))
-    return worst + 10 * room if room > 0 else np.inf
+def _chains(count: int, seeds: int, chains: int, direction: str) -> list[np.ndarray]:
+    """Numbers of lanes, those of the smallest lams first: they take longest."""
+    parts = np.array_split(np.arange(count), chains)[::-1]
+    if direction == "dense_to_sparse":
+        parts = [part[::-1] for part in parts]
+    return [part * seeds + seed for part in parts for seed in range(seeds)]
 
 
-def _saturated(problem: Problem, data: Data, shares: np.ndarray) -> float:
-    if problem.loss.saturated is None:
-        return 0.0
-    least = np.asarray(trees.jitted(_saturated_losses, problem.loss, data.y))
-    return float((shares * least)[shares > 0].sum())
-
-
-def _saturated_losses(loss: Any, y: Any) -> Any:
-    return loss.saturated(y)
+def _top(problem: Problem, ground: Ground, sweep: Callable) -> float:
+    """Where an automatic grid starts."""
+    data = ground.data
+    own = jax.tree.map(lambda a: a[0], ground.own)
+    shares = ground.lane.weights / ground.lane.weights.sum()
+    slope = float(ground.lane.scale)
+    return grids.top(problem, own, data, shares, slope, ground.null, sweep)
 
 
 def _dev_ratio(loss: np.ndarray, null: float, saturated: float) -> np.ndarray:

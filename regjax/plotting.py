@@ -18,11 +18,14 @@ STATUS_COLORS = {
     Status.converged: "tab:green",
     Status.max_iter: "tab:orange",
     Status.diverged: "tab:red",
+    Status.floor: "tab:olive",
+    Status.unbounded: "tab:purple",
+    Status.degenerate: "tab:gray",
 }
 
 
 def plot(path: Path, file: Any = None) -> Any:
-    """Draw a path: scores, one line per input (or coefficient), KKT residuals.
+    """Draw a path: scores, one line per input (or coefficient), gaps or residuals.
 
     Args:
       path: what to draw. With several seeds: means, and bands from least to most.
@@ -45,7 +48,7 @@ def plot(path: Path, file: Any = None) -> Any:
     x = minus_log(path.lams)
     _draw_scores(axes[0], path, x)
     _draw_weights(axes[1], path, x)
-    _draw_kkt(axes[2], path, x)
+    _draw_certificate(axes[2], path, x)
     for axis in axes:
         axis.set_xlabel("-log lam")
         axis.grid(alpha=0.25)
@@ -142,20 +145,27 @@ def _colors(count: int) -> Any:
     return colormaps["viridis"](np.linspace(0, 0.95, count))
 
 
-def _draw_kkt(axis: Any, path: Path, x: np.ndarray) -> None:
-    kkt, status = _per_seed(path.kkt), _per_seed(path.status)
-    finite = np.where(np.isfinite(kkt) & (kkt > 0), kkt, np.nan)
+def _draw_certificate(axis: Any, path: Path, x: np.ndarray) -> None:
+    """Duality gaps where there are any, else KKT residuals, by status."""
+    certified = bool(np.isfinite(path.gap).any())
+    values = _per_seed(path.gap / path.null_loss if certified else path.kkt)
+    status = _per_seed(path.status)
+    shown = np.where(np.isfinite(values) & (values > 0), values, np.nan)
     for kind, color in STATUS_COLORS.items():
-        rows, columns = np.nonzero((status == kind) & ~np.isnan(finite))
+        rows, columns = np.nonzero((status == kind) & ~np.isnan(shown))
         if len(rows):
-            axis.plot(x[rows], finite[rows, columns], ".", color=color, label=kind.name)
+            axis.plot(x[rows], shown[rows, columns], ".", color=color, label=kind.name)
     lost = np.flatnonzero((status == Status.diverged).any(1))
     if len(lost):
         axis.plot(x[lost], np.full(len(lost), 1.0), "x", color="tab:red")
-    axis.plot(x, path.lams, color="0.5", lw=1, ls="--", label="lam itself")
+    if certified:
+        axis.set_ylabel("duality gap / null loss")
+        axis.set_title("How far from the minimum, at most")
+    else:
+        axis.plot(x, path.lams, color="0.5", lw=1, ls="--", label="lam itself")
+        axis.set_ylabel("KKT residual, in units of lam")
+        axis.set_title("How far from stationary")
     axis.set_yscale("log")
-    axis.set_ylabel("KKT residual, in units of lam")
-    axis.set_title("How far from stationary")
     axis.legend(frameon=False, loc="best")
 
 

@@ -20,9 +20,18 @@ PER_LANE = (
     "n_nonzero",
     "dev_ratio",
     "kkt",
+    "gap",
     "n_iter",
     "step",
     "status",
+)
+SEVERITY = (
+    Status.converged,
+    Status.degenerate,
+    Status.floor,
+    Status.max_iter,
+    Status.unbounded,
+    Status.diverged,
 )
 TYPES = ("link", "response", "class")
 
@@ -38,6 +47,7 @@ class Fit(NamedTuple):
     n_nonzero: Any
     dev_ratio: Any
     kkt: Any
+    gap: Any
     n_iter: Any
     step: Any
     status: Any
@@ -71,7 +81,7 @@ class Path:
       n_nonzero: penalised weights that are not 0.
       dev_ratio: share of the null deviance that is explained.
       kkt: KKT residual in units of lam, see `types.Info`.
-      gap: duality gap; None: not computed yet.
+      gap: upper bound on `objective - minimum`; inf where there is none (a network).
       n_iter: epochs and full-batch steps.
       step: step size at which kkt was taken.
       status: int32, members of `Status`.
@@ -96,6 +106,7 @@ class Path:
     n_nonzero: np.ndarray
     dev_ratio: np.ndarray
     kkt: np.ndarray
+    gap: np.ndarray
     n_iter: np.ndarray
     step: np.ndarray
     status: np.ndarray
@@ -103,7 +114,6 @@ class Path:
     saturated_loss: float
     seeds: int = 1
     problem: Problem | None = None
-    gap: np.ndarray | None = None
     center: np.ndarray | None = None
     scale: np.ndarray | None = None
     has_offset: bool = False
@@ -132,7 +142,6 @@ class Path:
         return dataclasses.replace(
             self,
             **arrays,
-            gap=None if self.gap is None else self.gap[which],
             params=jax.tree.map(lambda a: a[which], self.params),
             scores={name: values[which] for name, values in self.scores.items()},
         )
@@ -328,7 +337,7 @@ class Path:
 
     def _arrays(self) -> dict[str, np.ndarray]:
         arrays = {name: getattr(self, name) for name in ("lams", *PER_LANE)}
-        for name in ("gap", "center", "scale"):
+        for name in ("center", "scale"):
             if getattr(self, name) is not None:
                 arrays[name] = getattr(self, name)
         scores = {f"scores/{name}": values for name, values in self.scores.items()}
@@ -351,13 +360,14 @@ def load(file: Any, problem: Problem | None = None) -> Path:
     """
     header, arrays = storage.load(file)
     with storage.malformed(file):
+        arrays.setdefault("gap", np.full(arrays["loss"].shape, np.inf))  # regjax 0.1
         if problem is None:
             problem = storage.build_problem(header["problem"])
             params = storage.build_tree(header["params"], arrays)
         else:
             params = storage.leaves_like(problem.model.init, arrays)
         fields: dict[str, Any] = {name: arrays[name] for name in ("lams", *PER_LANE)}
-        for name in ("gap", "center", "scale"):
+        for name in ("center", "scale"):
             fields[name] = arrays.get(name)
         for name in ("feature_names", "class_names"):
             fields[name] = None if header[name] is None else tuple(header[name])
@@ -387,7 +397,9 @@ def load(file: Any, problem: Problem | None = None) -> Path:
 
 def worst_status(path: Path) -> np.ndarray:
     """The worst status over seeds, [L]."""
-    return path.status if path.seeds == 1 else path.status.max(axis=1)
+    order = np.array([SEVERITY.index(status) for status in path.status.ravel()])
+    worst = order.reshape(len(path), -1).max(axis=1)
+    return np.array(SEVERITY, np.int32)[worst]
 
 
 __all__ = ["Fit", "Path", "Status", "load", "worst_status"]

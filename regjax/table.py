@@ -15,7 +15,7 @@ MOST_ROWS = 200
 
 
 def format_table(path: Path) -> str:
-    """Df, %Dev, Lambda, scores, KKT residual, status: one row a lam.
+    """Df, %Dev, Lambda, scores, KKT residual, gap, status: one row a lam.
 
     With several seeds numbers are means over seeds, and the status counts them.
 
@@ -25,6 +25,7 @@ def format_table(path: Path) -> str:
     Returns:
       Text without a trailing newline.
     """
+    gap = _mean(path.gap)
     columns = {
         "": [str(i + 1) for i in range(len(path))],
         "Df": [f"{x:.0f}" for x in _mean(path.n_nonzero)],
@@ -36,6 +37,7 @@ def format_table(path: Path) -> str:
             for name, values in path.scores.items()
         },
         "KKT": [f"{x:.1e}" for x in _mean(path.kkt)],
+        **({"Gap": [f"{x:.1e}" for x in gap]} if np.isfinite(gap).any() else {}),
         "Status": [_status(row) for row in path.status.reshape(len(path), -1)],
     }
     widths = {name: max(map(len, [name, *cells])) for name, cells in columns.items()}

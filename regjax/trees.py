@@ -61,6 +61,13 @@ def _broadcast_mask(mask: Any, tree: Any) -> list[bool]:
     return jax.tree.leaves(full)
 
 
+def static_mask(where: Any) -> Any:
+    """`where` as part of the program: arrays of bools would be run-time values."""
+    if where is None or isinstance(where, str):
+        return where
+    return jax.tree.map(bool, where)
+
+
 def map_selected(fn: Callable, mask: Any, tree: Any, *rest: Any) -> Any:
     """Apply `fn(leaf, *rest_leaves)` to selected leaves; the others stay."""
     return jax.tree.map(lambda m, x, *r: fn(x, *r) if m else x, mask, tree, *rest)

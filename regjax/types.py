@@ -42,14 +42,19 @@ class Loss(NamedTuple):
 
     Attributes:
       value: `value(eta [n, k], y) -> [n]`.
-      conjugate: of value in eta; for duality gaps (not used yet).
+      conjugate: `conjugate(v [n, k], y) -> [n]`, the supremum over eta of
+        `v . eta - value(eta, y)`, inf outside its domain; for duality gaps.
       saturated: `saturated(y) -> [n]`, the least value over all eta; None: 0.
       mean: `mean(eta) -> [n, k]`, the expected response (the inverse link).
-      curvature: bound on the second derivative in eta (not used yet).
+      curvature: upper bound on the second derivative in eta; None: unbounded.
       convex: whether value is convex in eta.
       encode: `encode(y, k) -> [n, k]`, checks y and makes it the target array;
         None: y is used as it is, [n] as [n, 1].
       classes: whether y holds classes (then accuracy is the score, else R2).
+      fenchel_young: `fenchel_young(eta, v, y) -> [n]`, the sum `value(eta, y) +
+        conjugate(v, y) - v . eta >= 0` without its cancellation; None: that sum.
+      hessian: `hessian(eta, y) -> (d [n, k], u [n, k])`, whose `diag(d) - u u'` is the
+        second derivative in each row's eta; None: by differentiation.
       config: name and arguments that build this loss again; None for your own.
     """
 
@@ -61,6 +66,8 @@ class Loss(NamedTuple):
     convex: bool = True
     encode: Callable[..., Array] | None = None
     classes: bool = False
+    fenchel_young: Callable[..., Array] | None = None
+    hessian: Callable[..., tuple[Array, Array]] | None = None
     config: Config = None
 
 
@@ -74,7 +81,10 @@ class Penalty(NamedTuple):
         like params with one step per coordinate.
       lambda_max: `lambda_max(grad) -> []`, the smallest lam at which 0 is a fixed
         point of the prox step, given the gradient of the smooth part at 0.
-      conjugate: `conjugate(z, lam) -> []`, for duality gaps (not used yet).
+      conjugate: `conjugate(z, lam) -> []`, the supremum over the selected leaves w
+        of `z . w - value(w, lam)`; for duality gaps.
+      dual_scale: `dual_scale(z, lam) -> []`, the largest s <= 1 at which
+        `conjugate(s z, lam)` is finite; None: `min(1, lam / lambda_max(z))`.
       pool: averages an array over each group; None where the penalty is separable.
       convex: whether the value is convex in params.
       selected: `selected(params) -> pytree of bool`, the penalised leaves; None:
@@ -89,6 +99,7 @@ class Penalty(NamedTuple):
     pool: Callable[..., Array] | None = None
     convex: bool = True
     selected: Callable[..., Params] | None = None
+    dual_scale: Callable[..., Array] | None = None
     config: Config = None
 
 
@@ -116,11 +127,30 @@ class Data(NamedTuple):
       X: [n, ...] inputs.
       y: [n, k] targets, as the loss encodes them.
       offset: [n, k] or [n, 1], added to eta; None for 0.
+      aid: what helps a solver of the convex problem; None: it is not convex.
     """
 
     X: Array
     y: Array
     offset: Array | None = None
+    aid: Aid | None = None
+
+
+class Aid(NamedTuple):
+    """What helps to solve and to certify an affine model; see `conditioning`.
+
+    Attributes:
+      metric: like params or broadcastable to them, > 0: mean square of each
+        coordinate's column of the design. Steps are divided by it.
+      free: [q] int, places of the unpenalised coordinates in the flattened params.
+      curvature: [] largest eigenvalue of the scaled design's second moments.
+      null: [] mean loss of the null model: what tolerances of gaps multiply.
+    """
+
+    metric: Params
+    free: Array
+    curvature: Array
+    null: Array
 
 
 class Lane(NamedTuple):
@@ -130,6 +160,7 @@ class Lane(NamedTuple):
       lam: [] weight of the penalty.
       weights: [n] sample weights, not normalised.
       seed: [] int, which starting point.
+      fold: [] int, which row of the weights where there are several.
       scale: [] `max |g|` at the model's own start: what tolerances multiply.
       ceiling: [] a lane that ends at a mean loss above it has diverged.
     """
@@ -137,6 +168,7 @@ class Lane(NamedTuple):
     lam: Array
     weights: Array
     seed: Array
+    fold: Array
     scale: Array
     ceiling: Array
 
@@ -145,9 +177,12 @@ class Status(enum.IntEnum):
     """How a lane ended. Not converging is data: raising is the caller's choice."""
 
     running = -1
-    converged = 0  # kkt at most the solver's tol, in units of the start's gradient
+    converged = 0  # gap (convex) or kkt at most the solver's tol
     max_iter = 1  # all its iterations used, tol not reached
     diverged = 2  # frozen at its last finite iterate, or ended far above its start
+    floor = 3  # as near as the dtype allows, tol not reached
+    unbounded = 4  # no minimiser: the weights grow for ever (separable classes, lam 0)
+    degenerate = 5  # nothing to explain: the null model is perfect
 
 
 class Info(NamedTuple):
@@ -159,6 +194,8 @@ class Info(NamedTuple):
       step: [] step size of the last full-batch step, at which kkt is taken.
       kkt: [] max-norm of `(w - prox(w - step * g, lam, step)) / step`, in units of
         lam: 0 exactly at a stationary point.
+      gap: [] upper bound on `objective - minimum`, from the duality gap, rounding
+        included; inf where the problem is not convex.
       loss: [] weighted mean loss.
       penalty: [] lam * Omega.
       objective: [] loss + penalty + ridge.
@@ -169,6 +206,7 @@ class Info(NamedTuple):
     n_iter: Array
     step: Array
     kkt: Array
+    gap: Array
     loss: Array
     penalty: Array
     objective: Array
@@ -179,33 +217,35 @@ class Solver(NamedTuple):
     """Pure functions that see one lane; the engine (`lanes`) vmaps them.
 
     Attributes:
-      init: `init(lane, params) -> state`, which has attributes `params` and
-        `n_iter`.
-      step: `step(lane, state, batch) -> state`, of fixed cost.
+      init: `init(lane, params) -> state`, at the beginning of a chain.
+      resume: `resume(lane, state) -> state`, from the end of the lane before it in
+        its chain.
+      step: `step(lane, state, batch) -> state`: one round, of fixed cost.
       status: `status(lane, state) -> [] int32`.
       finish: `finish(lane, state, status) -> (params, Info)`.
-      batch: `batch(round, key) -> data`, shared by all lanes of a round.
+      batch: `batch(clock, key) -> data`, shared by all lanes of a round.
+      barrier: slots refill together, when all their lanes have ended, and the clock
+        starts anew; else each at once.
     """
 
     init: Callable[..., Any]
+    resume: Callable[..., Any]
     step: Callable[..., Any]
     status: Callable[..., Array]
     finish: Callable[..., tuple[Params, Info]]
     batch: Callable[..., Any]
+    barrier: bool = False
 
 
-class Stage(NamedTuple):
-    """A solver that still waits for its problem, and for how many rounds it runs.
-
-    A solver as the user names it is a tuple of stages: each starts from where the
-    one before it ended.
+class Method(NamedTuple):
+    """A solver that still waits for its problem: what `regjax.solvers` gives.
 
     Attributes:
       build: `build(problem, data) -> Solver`.
-      rounds: the most rounds that a lane takes.
-      label: what the progress bar calls a round.
+      rounds: of a wave, for the progress bar; 0 where slots refill at once.
+      tol: what the user asked for; None: the solver's own.
     """
 
     build: Callable[..., Solver]
-    rounds: int
-    label: str
+    rounds: int = 0
+    tol: float | None = None

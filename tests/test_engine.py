@@ -1,14 +1,18 @@
-"""The engine: chunks, waves, Ctrl-C, memory."""
+"""The engine: chains and slots, chunks, neighbours, workers, Ctrl-C, memory."""
 
 import signal
+import subprocess
+import sys
 import threading
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import regjax as rj
-from regjax import inputs, lanes
+from regjax import inputs, lanes, trees, workers
+from regjax.ground import find_ground
 
 rng = np.random.default_rng(0)
 X = rng.standard_normal((64, 4)).astype(np.float32)
@@ -16,61 +20,245 @@ y = np.arange(64) % 3
 PROBLEM = rj.Problem(
     rj.models.mlp([4, 5, 3]), rj.losses.softmax_cross_entropy(), rj.penalties.l1()
 )
+LINEAR = PROBLEM._replace(model=rj.models.linear(4, 3))
 SOLVER = rj.solvers.minibatch(batch_size=16, epochs=5, polish=7)
 LAMS = np.geomspace(0.1, 1e-4, 9)
+CASES = {
+    "barrier": (PROBLEM, SOLVER),
+    "at once": (LINEAR, rj.solvers.proximal_gradient(tol=1e-6)),
+    "network": (PROBLEM, rj.solvers.proximal_gradient(tol=1e-3, max_iter=60)),
+}
 
 
-def solve(progress=False):
-    return rj.fit_path(PROBLEM, X, y, LAMS, solver=SOLVER, progress=progress)
+@pytest.fixture(params=CASES)
+def case(request):
+    return CASES[request.param]
 
 
-@pytest.mark.parametrize("seconds", [0.0, 1e-3, 100.0])
-def test_chunks_change_nothing(monkeypatch, seconds):
-    """However often the host looks in: bitwise."""
-    whole = solve()
+def solve(case=CASES["barrier"], lams=LAMS, **more):
+    problem, solver = case
+    return rj.fit_path(problem, X, y, lams, solver=solver, **more)
+
+
+def same(a, b):
+    """Bitwise."""
+    jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
+    for name in ("loss", "kkt", "gap", "n_iter", "status"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), name)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 100.0])
+def test_chunks_change_nothing(monkeypatch, case, seconds):
+    """However often the host looks in."""
+    whole = solve(case, chains=3)
     monkeypatch.setattr(lanes, "CHUNK_SECONDS", seconds)
-    jax.tree.map(np.testing.assert_array_equal, solve().params, whole.params)
+    same(solve(case, chains=3), whole)
 
 
-def test_progress_counts_every_round_once(monkeypatch):
-    monkeypatch.setattr(lanes, "CHUNK_SECONDS", 0.0)
-    seen = []
-    solve(progress=lambda *told: seen.append(told))
-    done = [told[0] for told in seen]
-    assert done == sorted(done) and seen[-1][0] == seen[-1][1] == 12
-    assert {told[2] for told in seen} == {"epoch", "polish step"}
-
-
-def test_waves_of_any_width_give_the_same_path(monkeypatch):
-    wide = solve()
-    monkeypatch.setattr(lanes, "HOST_SLOTS", 4)
-    narrow = solve()
-    np.testing.assert_allclose(narrow.objective, wide.objective, rtol=1e-5)
-    assert len(narrow) == len(wide)
-
-
-def test_waves_side_by_side_give_what_one_by_one_gives(monkeypatch):
-    """Threads share nothing but the compiled programs: bitwise."""
+def test_the_number_of_workers_changes_nothing(monkeypatch, case):
     monkeypatch.setattr(lanes, "HOST_SLOTS", 2)
     paths = []
     for cores in (1, 3):
-        monkeypatch.setattr(lanes, "_cores", lambda cores=cores: cores)
-        paths.append(solve())
-    jax.tree.map(np.testing.assert_array_equal, paths[0].params, paths[1].params)
+        monkeypatch.setattr(workers, "_cores", lambda cores=cores: cores)
+        paths.append(solve(case))
+    same(*paths)
 
 
-def test_inside_a_context_manager_of_jax_waves_stay_in_the_callers_thread(monkeypatch):
+def test_slots_of_any_number_give_the_same_path(monkeypatch, case):
+    wide = solve(case)
+    monkeypatch.setattr(lanes, "HOST_SLOTS", 4)
+    narrow = solve(case)
+    np.testing.assert_allclose(narrow.objective, wide.objective, rtol=1e-4)
+
+
+def ready(case, count=9):
+    """What `lanes.run` is given by `fit_path`."""
+    problem, method = case
+    data, weights = inputs.check_data(problem, X, y, None, None)
+    ground = find_ground(problem, data, weights, None, jax.random.key(0), 1)
+    lam = np.geomspace(0.1, 1e-4, count).astype(np.float32)
+    lane = ground.lane._replace(
+        lam=lam, seed=np.zeros(count, int), fold=np.zeros(count, int)
+    )
+    return method, problem, ground.data, lane, ground.starts
+
+
+def run(case, lane, chains, slots=4):
+    method, problem, data, _, starts = ready(case)
+    key = jax.random.key(1)
+    return lanes.run(method, problem, data, lane, starts, chains, key, slots)
+
+
+def test_permuted_chains_change_nothing(case):
+    """The order in which chains are begun is no part of a result."""
+    lane = ready(case)[3]
+    chains = np.array_split(np.arange(9), 5)
+    first = run(case, lane, chains)
+    second = run(case, lane, [chains[i] for i in (3, 0, 4, 1, 2)])
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+@pytest.mark.parametrize("lam", [1e-6, np.nan])
+def test_hard_and_broken_neighbours_change_nothing(case, lam):
+    """A lane that takes for ever, or is NaN, touches no other."""
+    lane = ready(case)[3]
+    calm = run(case, lane, [[i] for i in range(9)])
+    wild = lane._replace(lam=np.where(np.arange(9) % 2, lam, lane.lam))
+    found = run(case, wild, [[i] for i in range(9)])
+    jax.tree.map(
+        lambda a, b: np.testing.assert_array_equal(a[::2], b[::2]), calm, found
+    )
+
+
+def test_a_chain_goes_on_from_its_last_usable_lam():
+    """A diverged lam in the middle of a chain leaves no NaN behind."""
+    case = CASES["at once"]
+    lane = ready(case)[3]
+    broken = lane._replace(lam=np.where(np.arange(9) == 3, np.nan, lane.lam))
+    params, info = run(case, broken, [np.arange(9)])
+    assert rj.Status(info.status[3]) == rj.Status.diverged
+    others = np.arange(9) != 3
+    assert np.all(info.status[others] == rj.Status.converged)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    whole = run(case, lane, [np.arange(9)])[1]
+    gaps = np.maximum(info.gap, whole.gap)[others]
+    assert np.all(np.abs(info.objective - whole.objective)[others] <= gaps)
+
+
+RESUME = """
+import sys, numpy as np, jax
+sys.path[:0] = {paths!r}
+import tests.test_engine as t
+case = t.CASES[{case!r}]
+with np.load({file!r}) as stored:
+    leaves = [stored[str(i)] for i in range(len(stored.files))]
+found = t.finish_from(case, leaves)
+np.savez({out!r}, *[np.asarray(a) for a in jax.tree.leaves(found)])
+"""
+
+
+def parts(case):
+    method, problem, data, lane, starts = ready(case)
+    chains = np.array_split(np.arange(9), 5)
+    queue, _ = lanes.queue_of(lane, starts, chains, 64)
+    numbers, program = trees.partition((method.build, problem, data))
+    return program, numbers, queue
+
+
+def finish_from(case, leaves):
+    program, numbers, queue = parts(case)
+    structure = jax.tree.structure(lanes.start(program, numbers, queue, 4))
+    carry = structure.unflatten([jnp.asarray(leaf) for leaf in leaves])
+    key = jax.random.key(1)
+    return lanes.advance(program, numbers, queue, carry, key, 10**6).out
+
+
+@pytest.mark.parametrize("name", ["barrier", "at once"])
+def test_a_carry_goes_on_in_another_process_as_if_nothing_had_happened(name, tmp_path):
+    program, numbers, queue = parts(CASES[name])
+    key = jax.random.key(1)
+    carry = lanes.start(program, numbers, queue, 4)
+    carry = lanes.advance(program, numbers, queue, carry, key, 3)
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(carry)]
+    np.savez(tmp_path / "carry.npz", **{str(i): a for i, a in enumerate(leaves)})
+    code = RESUME.format(
+        paths=sys.path,
+        case=name,
+        file=str(tmp_path / "carry.npz"),
+        out=str(tmp_path / "out.npz"),
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    whole = lanes.advance(program, numbers, queue, carry, key, 10**6).out
+    with np.load(tmp_path / "out.npz") as stored:
+        resumed = [stored[name] for name in stored.files]
+    for a, b in zip(jax.tree.leaves(whole), resumed, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+DEVICES = """
+import sys, numpy as np, jax
+sys.path[:0] = {paths!r}
+import tests.test_engine as t
+found = [t.solve(case, t.LAMS, chains=9) for case in (t.CASES["at once"],)]
+assert len(jax.devices()) == {count}
+np.savez({out!r}, *[np.asarray(a) for a in jax.tree.leaves([f.params for f in found])])
+"""
+
+
+def test_several_devices_give_what_one_gives(tmp_path):
+    """2 and 8 devices, bitwise: lanes are dealt out, nothing is shared."""
+    found = []
+    for count in (1, 2, 8):
+        out = str(tmp_path / f"{count}.npz")
+        code = DEVICES.format(paths=sys.path, count=count, out=out)
+        flags = f"--xla_force_host_platform_device_count={count}"
+        environment = {**__import__("os").environ, "XLA_FLAGS": flags}
+        subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+        with np.load(out) as stored:
+            found.append([stored[name] for name in stored.files])
+    for other in found[1:]:
+        jax.tree.map(np.testing.assert_array_equal, found[0], other)
+
+
+def test_a_thousand_lams_compile_the_engine_once(case):
+    """Whatever the lams: one start, one advance, shared by all workers."""
+    before = lanes.start._cache_size(), lanes.advance._cache_size()
+    problem, solver = case
+    fewer = solver._replace(build=solver.build)
+    rj.fit_path(problem, X, y, np.geomspace(0.2, 0.09, 1000), solver=fewer)
+    assert lanes.start._cache_size() - before[0] <= 1
+    assert lanes.advance._cache_size() - before[1] <= 1
+    rj.fit_path(problem, X, y, np.geomspace(0.3, 0.1, 1000), solver=fewer)
+    assert lanes.advance._cache_size() - before[1] <= 1
+
+
+def test_chains_and_directions_find_the_same_path():
+    """Where convex: the certificate knows no way but the end."""
+    case = CASES["at once"]
+    paths = [
+        solve(case, chains=chains, direction=direction)
+        for chains in (1, 4, 9)
+        for direction in ("sparse_to_dense", "dense_to_sparse")
+    ]
+    for path in paths[1:]:
+        room = np.maximum(path.gap, paths[0].gap)
+        assert np.all(np.abs(path.objective - paths[0].objective) <= room)
+
+
+@pytest.mark.parametrize("chains", [0, -1, 1.5, "two"])
+def test_unusable_chains_are_refused(chains):
+    with pytest.raises(ValueError, match="^chains:"):
+        solve(chains=chains)
+
+
+def test_an_unknown_direction_is_refused():
+    with pytest.raises(ValueError, match="^direction:"):
+        solve(direction="up")
+
+
+def test_progress_ends_at_the_number_of_lanes(monkeypatch, case):
+    monkeypatch.setattr(lanes, "CHUNK_SECONDS", 0.0)
+    seen = []
+    solve(case, seeds=2, progress=lambda *told: seen.append(told))
+    done = [told[0] for told in seen]
+    assert done == sorted(done) and seen[-1][0] == seen[-1][1] == 18
+    assert len(set(done)) > 2
+
+
+def test_inside_a_context_manager_of_jax_the_work_stays_in_the_callers_thread(
+    monkeypatch,
+):
     """Such settings hold for one thread; elsewhere they would silently not hold."""
     monkeypatch.setattr(lanes, "HOST_SLOTS", 2)
-    monkeypatch.setattr(lanes, "_cores", lambda: 2)
+    monkeypatch.setattr(workers, "_cores", lambda: 2)
     threads = set()
-    run_wave = lanes._run_wave
+    run_worker = lanes._run_worker
 
     def watched(*args):
         threads.add(threading.current_thread())
-        return run_wave(*args)
+        return run_worker(*args)
 
-    monkeypatch.setattr(lanes, "_run_wave", watched)
+    monkeypatch.setattr(lanes, "_run_worker", watched)
     solve()
     assert threading.main_thread() not in threads
     threads.clear()
@@ -79,9 +267,9 @@ def test_inside_a_context_manager_of_jax_waves_stay_in_the_callers_thread(monkey
     assert threads == {threading.main_thread()}
 
 
-def test_an_error_in_a_wave_comes_out(monkeypatch):
+def test_an_error_in_a_worker_comes_out(monkeypatch):
     monkeypatch.setattr(lanes, "HOST_SLOTS", 2)
-    monkeypatch.setattr(lanes, "_cores", lambda: 2)
+    monkeypatch.setattr(workers, "_cores", lambda: 2)
 
     def fail(*told):
         raise RuntimeError("the callback's own")
@@ -90,43 +278,43 @@ def test_an_error_in_a_wave_comes_out(monkeypatch):
         solve(progress=fail)
 
 
-def test_ctrl_c_keeps_finished_waves_and_the_handler_comes_back(monkeypatch):
-    """Interrupted in the second of three waves: the first is kept, bitwise."""
-    monkeypatch.setattr(lanes, "HOST_SLOTS", 4)
-    monkeypatch.setattr(lanes, "_cores", lambda: 1)
-    whole = solve()
-    before = signal.getsignal(signal.SIGINT)
-
+def interrupt_at(many):
     def interrupt(done, total, label):
-        if done == 13:
+        if done >= many:
             signal.raise_signal(signal.SIGINT)
 
-    part = solve(progress=interrupt)
+    return interrupt
+
+
+def test_ctrl_c_keeps_finished_lams_and_the_handler_comes_back(monkeypatch):
+    """Interrupted in the second of three waves: the first is kept, bitwise."""
+    monkeypatch.setattr(lanes, "HOST_SLOTS", 4)
+    monkeypatch.setattr(lanes, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(workers, "_cores", lambda: 1)
+    whole = solve()
+    before = signal.getsignal(signal.SIGINT)
+    part = solve(progress=interrupt_at(4))
     assert len(part) == 4
-    jax.tree.map(
-        np.testing.assert_array_equal, part.params, whole.take(slice(4)).params
-    )
+    kept = np.isin(whole.lams, part.lams)
+    same(part, whole.take(kept))
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_ctrl_c_in_the_first_wave_is_a_keyboard_interrupt():
+def test_ctrl_c_before_anything_has_finished_is_a_keyboard_interrupt(monkeypatch):
+    monkeypatch.setattr(lanes, "CHUNK_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         solve(progress=lambda *told: signal.raise_signal(signal.SIGINT))
 
 
 def test_ctrl_c_drops_a_lam_whose_seeds_are_not_all_done(monkeypatch):
     monkeypatch.setattr(lanes, "HOST_SLOTS", 4)
-    monkeypatch.setattr(lanes, "_cores", lambda: 1)
-
-    def interrupt(done, total, label):
-        if done == 13:
-            signal.raise_signal(signal.SIGINT)
-
-    path = rj.fit_path(PROBLEM, X, y, LAMS, solver=SOLVER, seeds=3, progress=interrupt)
+    monkeypatch.setattr(lanes, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(workers, "_cores", lambda: 1)
+    path = solve(seeds=3, progress=interrupt_at(4))
     assert path.loss.shape == (1, 3)
 
 
-def test_a_wave_shrinks_with_the_memory_of_a_lane(monkeypatch):
+def test_slots_shrink_with_the_memory_of_a_lane(monkeypatch):
     data, _ = inputs.check_data(PROBLEM, X, y, None, None)
     params = PROBLEM.model.init(jax.random.key(0))
     assert lanes.slots_for(PROBLEM, data, params, 100) == lanes.HOST_SLOTS
@@ -138,21 +326,18 @@ def test_a_wave_shrinks_with_the_memory_of_a_lane(monkeypatch):
     assert lanes.slots_for(PROBLEM, data, params, 100) == 1
 
 
-def test_weights_may_differ_from_lane_to_lane():
-    """Folds are 0/1 weights: [N, n] gives each lane its own, X is shared."""
-    data, ones = inputs.check_data(PROBLEM, X, y, None, None)
+def test_weights_may_differ_from_lane_to_lane(case):
+    """Folds are 0/1 weights: [folds, n], X is shared."""
+    method, problem, data, lane, starts = ready(case, 4)
+    ones = np.ones(64, np.float32)
     masks = np.stack([ones, np.where(np.arange(64) < 32, 1.0, 0.0)]).astype(np.float32)
-    start = PROBLEM.model.init(jax.random.fold_in(jax.random.key(0), 0))
-    starts = jax.tree.map(lambda a: a[None], start)
-    lane = lanes.Lane(
-        np.full(2, 1e-3, np.float32),
-        masks,
-        np.zeros(2, int),
-        scale=np.float32(1),
-        ceiling=np.float32(np.inf),
-    )
-    solver = rj.solvers.proximal_gradient(max_iter=50)
-    _, info = lanes.run(solver, PROBLEM, data, lane, starts, jax.random.key(0), slots=2)
-    for i, mask in enumerate(masks):
-        one = rj.fit(PROBLEM, X, y, 1e-3, solver=solver, sample_weight=mask)
-        np.testing.assert_allclose(info.objective[i], one.objective, rtol=1e-4)
+    lane = lane._replace(weights=masks, fold=np.array([0, 1, 0, 1]))
+    key = jax.random.key(1)
+    chains = [[0], [1], [2], [3]]
+    found = lanes.run(method, problem, data, lane, starts, chains, key, 4)
+    for i in range(4):
+        alone = lane._replace(weights=masks[i % 2])
+        one = lanes.run(method, problem, data, alone, starts, chains, key, 4)
+        np.testing.assert_allclose(
+            found[1].objective[i], one[1].objective[i], rtol=1e-5
+        )

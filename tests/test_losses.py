@@ -225,3 +225,16 @@ def test_two_softmax_outputs_are_one_sigmoid_output():
     binary = rj.losses.sigmoid_binary_cross_entropy()
     one = binary.value(difference, jnp.float32(y[:, 1:]))
     np.testing.assert_allclose(two, one, rtol=1e-6, atol=1e-6)
+
+
+def test_many_lanes_compiled_give_what_one_gives():
+    """XLA for CPU (jaxlib 0.10.2) got logsumexp(eta - eta_target) wrong by 0.8."""
+    rng = np.random.default_rng(0)
+    eta = jnp.asarray(rng.standard_normal((16, 1797, 10)), jnp.float32)
+    y = jnp.asarray(np.eye(10, dtype=np.float32)[rng.integers(0, 10, 1797)])
+
+    def mean(eta):
+        return jnp.mean(rj.losses.softmax_cross_entropy().value(eta, y))
+
+    compiled = jax.jit(jax.vmap(mean))(eta)
+    np.testing.assert_allclose(compiled, [mean(one) for one in eta], rtol=1e-5)

@@ -326,7 +326,7 @@ def test_proximal_gradient_agrees_with_scikit_learn(x64):
     problem = rj.Problem(
         model, rj.losses.half_squared_error(), rj.penalties.elastic_net(0.5)
     )
-    solver = rj.solvers.proximal_gradient(tol=1e-9, max_iter=100_000)
+    solver = rj.solvers.proximal_gradient(tol=1e-14)
     path = rj.fit_path(problem, data.X, data.y, [1.0, 0.1, 0.01], solver=solver)
     assert np.all(path.status == rj.Status.converged)
     for i, lam in enumerate(path.lams):

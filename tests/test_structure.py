@@ -9,8 +9,26 @@ ROOT = pathlib.Path(__file__).parent.parent / "regjax"
 FLOORS = [
     ["types", "trees", "names", "conversions"],
     ["models", "losses", "penalties", "datasets"],
-    ["objective", "grids", "transforms", "inputs"],
-    ["lanes", "solvers", "storage", "progress", "prediction", "table", "results"],
+    [
+        "objective",
+        "free_block",
+        "certificates",
+        "conditioning",
+        "grids",
+        "transforms",
+        "inputs",
+    ],
+    [
+        "workers",
+        "lanes",
+        "solvers",
+        "ground",
+        "storage",
+        "progress",
+        "prediction",
+        "table",
+        "results",
+    ],
     ["path"],
     ["plotting", "parse", "cli"],
 ]

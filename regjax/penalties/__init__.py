@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from regjax.penalties.elastic_net import elastic_net
+from regjax.penalties.group import group
 from regjax.penalties.l1 import l1
 from regjax.penalties.l2 import l2
 from regjax.types import Penalty
@@ -13,6 +14,7 @@ REGISTRY: dict[str, Callable[..., Penalty]] = {
     "l1": l1,
     "l2": l2,
     "elastic_net": elastic_net,
+    "group": group,
 }
 
-__all__ = ["REGISTRY", "elastic_net", "l1", "l2"]
+__all__ = ["REGISTRY", "elastic_net", "group", "l1", "l2"]

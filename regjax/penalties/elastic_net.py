@@ -12,11 +12,13 @@ from regjax.penalties.l1 import prox as soft_threshold
 from regjax.penalties.l1 import value as l1_value
 from regjax.penalties.l2 import prox as shrink
 from regjax.penalties.l2 import value as l2_value
-from regjax.penalties.separable import separable
+from regjax.penalties.separable import Parts, separable
 from regjax.types import Array, Penalty
 
 
-def elastic_net(l1_ratio: float, where: Any = None) -> Penalty:
+def elastic_net(
+    l1_ratio: float, where: Any = None, factors: Any = None, bounds: Any = None
+) -> Penalty:
     r"""Elastic net, with r = `l1_ratio`.
 
     .. math:: \Omega(w) = r \|w\|_1 + (1 - r) \tfrac12 \|w\|_2^2
@@ -27,17 +29,23 @@ def elastic_net(l1_ratio: float, where: Any = None) -> Penalty:
     Args:
       l1_ratio: share of the lasso, in [0, 1]; a run-time value under jit.
       where: which leaves; None for all but biases (see `trees.select`).
+      factors: [p], one per input (a leaf's first axis), that lam is multiplied by:
+        0 for not penalised, inf for excluded; not rescaled. None for 1.
+      bounds: (low, high) of the coefficients, each [] or [p], with 0 inside;
+        `(0, inf)` for none below 0. None for no bounds.
 
     Raises:
-      ValueError: l1_ratio outside [0, 1].
+      ValueError: l1_ratio outside [0, 1]; factors negative or all 0 or inf; bounds
+        that exclude 0.
 
     Source: Zou & Hastie (2005), JRSS-B 67.
     """
     l1_ratio = number("l1_ratio", l1_ratio)
     if not 0.0 <= l1_ratio <= 1.0:
         raise ValueError(f"l1_ratio: must be in [0, 1], got {l1_ratio:g}")
-    config = ("elastic_net", {"l1_ratio": l1_ratio, "where": where})
-    return separable(value, prox, lambda_max, (l1_ratio,), where, config)
+    parts = Parts(value, prox, lambda_max, (l1_ratio,), split)
+    arguments = {"l1_ratio": l1_ratio}
+    return separable("elastic_net", parts, arguments, where, factors, bounds)
 
 
 def value(w: Array, lam: Array, r: Array) -> Array:
@@ -68,3 +76,8 @@ def lambda_max(g: Array, r: Array) -> Array:
     """`max |g| / r`; +inf at r = 0 unless g is 0."""
     largest = l1_lambda_max(g)
     return jnp.where(largest > 0, largest / jnp.where(r > 0, r, 0.0), 0.0)
+
+
+def split(lam: Array, r: Array) -> tuple[Array, Array]:
+    """Weights of |w| and of w^2 / 2."""
+    return lam * r, lam * (1 - r)

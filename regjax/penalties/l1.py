@@ -7,21 +7,29 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from regjax.penalties.separable import separable
+from regjax.penalties.separable import Parts, separable
 from regjax.types import Array, Penalty
 
 
-def l1(where: Any = None) -> Penalty:
+def l1(where: Any = None, factors: Any = None, bounds: Any = None) -> Penalty:
     r"""Lasso: :math:`\Omega(w) = \sum_j |w_j|`.
 
     Exact zeros come from its prox. Zero is optimal iff `max |g| <= lam`.
 
     Args:
       where: which leaves; None for all but biases (see `trees.select`).
+      factors: [p], one per input (a leaf's first axis), that lam is multiplied by:
+        0 for not penalised, inf for excluded; not rescaled. None for 1.
+      bounds: (low, high) of the coefficients, each [] or [p], with 0 inside;
+        `(0, inf)` for none below 0. None for no bounds.
+
+    Raises:
+      ValueError: factors negative or all 0 or inf; bounds that exclude 0.
 
     Source: Tibshirani (1996), JRSS-B 58.
     """
-    return separable(value, prox, lambda_max, (), where, ("l1", {"where": where}))
+    parts = Parts(value, prox, lambda_max, (), split)
+    return separable("l1", parts, {}, where, factors, bounds)
 
 
 def norm(w: Array) -> Array:
@@ -31,8 +39,8 @@ def norm(w: Array) -> Array:
 
 
 def value(w: Array, lam: Array) -> Array:
-    """`lam * sum |w|`."""
-    return lam * norm(w)
+    """`sum lam |w|`, lam [] or beside w."""
+    return norm(lam * w)
 
 
 def prox(v: Array, lam: Array, step: Array) -> Array:
@@ -56,3 +64,8 @@ def prox(v: Array, lam: Array, step: Array) -> Array:
 def lambda_max(g: Array) -> Array:
     """`max |g|`."""
     return jnp.max(jnp.abs(g), initial=0.0)
+
+
+def split(lam: Array) -> tuple[Array, Array]:
+    """Weights of |w| and of w^2 / 2."""
+    return lam, jnp.zeros_like(lam)

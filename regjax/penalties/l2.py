@@ -7,26 +7,34 @@ from typing import Any
 import jax.numpy as jnp
 
 from regjax.penalties.l1 import lambda_max as l1_lambda_max
-from regjax.penalties.separable import separable
+from regjax.penalties.separable import Parts, separable
 from regjax.types import Array, Penalty
 
 
-def l2(where: Any = None) -> Penalty:
+def l2(where: Any = None, factors: Any = None, bounds: Any = None) -> Penalty:
     r"""Ridge: :math:`\Omega(w) = \tfrac12 \sum_j w_j^2`, half the squared norm.
 
     It shrinks and never selects: zero is optimal for no lam, unless g = 0.
 
     Args:
       where: which leaves; None for all but biases (see `trees.select`).
+      factors: [p], one per input (a leaf's first axis), that lam is multiplied by:
+        0 for not penalised, inf for excluded; not rescaled. None for 1.
+      bounds: (low, high) of the coefficients, each [] or [p], with 0 inside;
+        `(0, inf)` for none below 0. None for no bounds.
+
+    Raises:
+      ValueError: factors negative or all 0 or inf; bounds that exclude 0.
 
     Source: Hoerl & Kennard (1970), Technometrics 12.
     """
-    return separable(value, prox, lambda_max, (), where, ("l2", {"where": where}))
+    parts = Parts(value, prox, lambda_max, (), split)
+    return separable("l2", parts, {}, where, factors, bounds)
 
 
 def value(w: Array, lam: Array) -> Array:
-    """`lam * 1/2 sum w^2`."""
-    return lam * 0.5 * jnp.sum(w**2)
+    """`sum lam/2 w^2`, lam [] or beside w."""
+    return 0.5 * jnp.sum(lam * w**2)
 
 
 def prox(v: Array, lam: Array, step: Array) -> Array:
@@ -48,3 +56,8 @@ def prox(v: Array, lam: Array, step: Array) -> Array:
 def lambda_max(g: Array) -> Array:
     """+inf: no finite lam makes 0 optimal, unless g is 0 (then 0)."""
     return jnp.where(l1_lambda_max(g) > 0, jnp.inf, 0.0).astype(g.dtype)
+
+
+def split(lam: Array) -> tuple[Array, Array]:
+    """Weights of |w| and of w^2 / 2."""
+    return jnp.zeros_like(lam), lam

@@ -1,4 +1,4 @@
-"""Solvers: each is a tuple of stages, run one after the other on every lane."""
+"""Solvers: each gives a Method, which builds a Solver for a problem and its data."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from regjax.solvers.minibatch import minibatch
 from regjax.solvers.proximal_gradient import proximal_gradient
-from regjax.types import Stage
+from regjax.types import Method
 
-REGISTRY: dict[str, Callable[..., tuple[Stage, ...]]] = {
+REGISTRY: dict[str, Callable[..., Method]] = {
     "minibatch": minibatch,
     "proximal_gradient": proximal_gradient,
 }

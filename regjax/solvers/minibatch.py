@@ -13,9 +13,19 @@ from jax.tree_util import Partial
 
 from regjax import objective, transforms, trees
 from regjax.names import one_of, positive, whole_number
-from regjax.solvers.proximal_gradient import build as build_polish
+from regjax.solvers import monotone
 from regjax.solvers.report import report
-from regjax.types import Array, Data, Info, Lane, Params, Problem, Solver, Stage, Status
+from regjax.types import (
+    Array,
+    Data,
+    Info,
+    Lane,
+    Method,
+    Params,
+    Problem,
+    Solver,
+    Status,
+)
 
 LEARNING_RATES = {"adam": 2e-2, "sgd": 1e-1}
 
@@ -27,7 +37,7 @@ def minibatch(
     polish: int = 30,
     learning_rate: float | None = None,
     tol: float = 1e-3,
-) -> tuple[Stage, ...]:
+) -> Method:
     r"""Stochastic training, the same batches for every lane.
 
     The gradient of a batch of B of n rows is that of
@@ -54,7 +64,7 @@ def minibatch(
         model's own start.
 
     Returns:
-      One stage, or two.
+      A solver for `fit_path`.
 
     Raises:
       ValueError: an unknown name, a bare GradientTransformation, a size below 1.
@@ -65,10 +75,16 @@ def minibatch(
     epochs = whole_number("epochs", epochs)
     polish = whole_number("polish", polish, least=0)
     tol = positive("tol", tol)
-    train = Stage(Partial(build, make, batch_size, epochs, tol), epochs, "epoch")
-    if polish == 0:
-        return (train,)
-    return train, Stage(Partial(build_polish, tol), polish, "polish step")
+    plan = Plan(batch_size, epochs, polish)
+    return Method(Partial(build, make, plan, tol), epochs + polish, tol)
+
+
+class Plan(NamedTuple):
+    """Rows a step (None: all), epochs, and rounds of the polish after them."""
+
+    batch_size: int | None
+    epochs: int
+    polish: int
 
 
 def _optimizer(optimizer: Any, learning_rate: float | None) -> Callable:
@@ -115,43 +131,43 @@ def _named(name: str, rate: Any, total_steps: int, penalty: Any, lam: Array):
 
 
 class State(NamedTuple):
-    """What the next epoch needs.
+    """What the next round needs.
 
     Attributes:
       params: current ones.
-      optimizer: optax state.
-      n_iter: [] int32, epochs made.
+      optimizer: optax state, while training.
+      polish: state of `monotone`, once the polish has begun.
+      n_iter: [] int32, epochs and polish steps made.
     """
 
     params: Params
     optimizer: Any
+    polish: monotone.State
     n_iter: Array
 
 
 def build(
-    make: Callable,
-    batch_size: int | None,
-    epochs: int,
-    tol: float,
-    problem: Problem,
-    data: Data,
+    make: Callable, plan: Plan, tol: Array, problem: Problem, data: Data
 ) -> Solver:
     """The Solver of one problem and one data set."""
+    whole, data = data, data._replace(aid=None)
     n = data.X.shape[0]
-    rows = n if batch_size is None else min(batch_size, n)
+    rows = n if plan.batch_size is None else min(plan.batch_size, n)
     steps = -(-n // rows)
 
     def optimizer(lane: Lane) -> optax.GradientTransformation:
-        return make(epochs * steps, problem.penalty, lane.lam)
+        return make(plan.epochs * steps, problem.penalty, lane.lam)
 
     def init(lane: Lane, params: Params) -> State:
-        return State(params, optimizer(lane).init(params), jnp.zeros((), jnp.int32))
+        polish = monotone.at(params, lane)
+        state = optimizer(lane).init(params)
+        return State(params, state, polish, jnp.zeros((), jnp.int32))
 
-    def batch(epoch: Array, key: Array) -> Array | None:
+    def batch(clock: Array, key: Array) -> tuple[Array, Array | None]:
         if rows == n:
-            return None
-        order = jax.random.permutation(jax.random.fold_in(key, epoch), n)
-        return order[jnp.arange(steps * rows) % n].reshape(steps, rows)
+            return clock, None
+        order = jax.random.permutation(jax.random.fold_in(key, clock), n)
+        return clock, order[jnp.arange(steps * rows) % n].reshape(steps, rows)
 
     def update(lane: Lane, carry: Any, chosen: Array | None) -> Any:
         params, state = carry
@@ -162,7 +178,7 @@ def build(
         updates, state = optimizer(lane).update(grad, state, params)
         return optax.apply_updates(params, updates), state
 
-    def step(lane: Lane, state: State, order: Array | None) -> State:
+    def train(lane: Lane, state: State, order: Array | None) -> State:
         carry = state.params, state.optimizer
         if order is None:
             carry = update(lane, carry, None)
@@ -170,15 +186,49 @@ def build(
             carry, _ = jax.lax.scan(
                 lambda c, chosen: (update(lane, c, chosen), None), carry, order
             )
-        params, optimizer_state = carry
-        return State(params, optimizer_state, state.n_iter + 1)
+        return State(*carry, monotone.at(carry[0], lane), state.n_iter + 1)
 
-    return Solver(init, step, _status, Partial(_finish, tol, problem, data), batch)
+    def polish(lane: Lane, state: State, first: Array) -> State:
+        begun = jax.lax.cond(
+            first,
+            lambda s: monotone.init(problem, data, lane, s.params),
+            lambda s: s,
+            state.polish,
+        )
+        new = monotone.step(problem, data, lane, begun)
+        return State(new.params, state.optimizer, new, state.n_iter + 1)
+
+    def step(lane: Lane, state: State, clock_and_order: Any) -> State:
+        # The clock is that of the whole wave, so that one branch runs, not both.
+        clock, order = clock_and_order
+        if plan.polish == 0:
+            return train(lane, state, order)
+        return jax.lax.cond(
+            clock < plan.epochs,
+            lambda s: train(lane, s, order),
+            lambda s: polish(lane, s, clock == plan.epochs),
+            state,
+        )
+
+    return Solver(
+        init=init,
+        resume=lambda lane, state: init(lane, state.params),
+        step=step,
+        status=Partial(_status, plan, tol),
+        finish=Partial(_finish, tol, problem, whole),
+        batch=batch,
+        barrier=True,
+    )
 
 
-def _status(lane: Lane, state: State) -> Array:
+def _status(plan: Plan, tol: Array, lane: Lane, state: State) -> Array:
     lost = ~trees.all_finite(state.params)
-    return jnp.where(lost, Status.diverged, Status.running).astype(jnp.int32)
+    training = jnp.where(lost, Status.diverged, Status.running)
+    polishing = monotone.status(tol, plan.polish, lane, state.polish)
+    trained = state.n_iter > plan.epochs
+    status = jnp.where(trained, polishing, training)
+    used = (state.n_iter >= plan.epochs + plan.polish) & (status == Status.running)
+    return jnp.where(used, Status.max_iter, status).astype(jnp.int32)
 
 
 def _finish(
@@ -189,7 +239,7 @@ def _finish(
         data,
         lane,
         state.params,
-        step=jnp.ones_like(lane.lam),
+        step=jnp.where(state.polish.n_iter > 0, state.polish.step, 1.0),
         tol=tol,
         status=status,
         n_iter=state.n_iter,

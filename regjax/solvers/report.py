@@ -55,6 +55,7 @@ def report(
         n_iter=jnp.asarray(n_iter, jnp.int32),
         step=step,
         kkt=kkt,
+        gap=jnp.full_like(kkt, jnp.inf),
         loss=_no_nan(loss),
         penalty=_no_nan(penalty),
         objective=_no_nan(smooth + penalty),

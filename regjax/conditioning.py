@@ -1,0 +1,168 @@
+"""What is done to a convex problem before it is solved.
+
+Nothing here changes what is solved: the columns are centred and the intercept is
+moved back afterwards, steps are scaled by each column's size, and the coordinates
+that the penalty does not touch are found, because a certificate has to fit them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from regjax import trees
+from regjax.types import Aid, Array, Data, Model, Params, Problem
+
+POWER_STEPS = 20
+PROBES = 32  # random rows for the column sizes of a model without known layout
+HUGE = 1e12
+MOST_RESPONSES = 5 * 10**7  # numbers in the responses of the free coordinates
+
+
+def is_linear(model: Model) -> bool:
+    """Whether params are `({"w": [p, k], "b": [k]},)`, of `models.linear`."""
+    return model.config is not None and len(model.config[1].get("sizes", ())) == 2
+
+
+def has_intercept(model: Model) -> bool:
+    """Whether a linear model has one."""
+    return is_linear(model) and bool(model.config and model.config[1]["bias"])
+
+
+def centre(X: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`(X - mean, mean [p])`, the weighted mean in float64."""
+    share = weights.astype(float) / weights.sum(dtype=float)
+    mean = share @ X.astype(float)
+    return (X - mean).astype(X.dtype), mean
+
+
+def move_intercept(params: Params, mean: np.ndarray, sign: float) -> Params:
+    """`b + sign * mean . w` of a linear model, in float64; leading axes stay."""
+    layer = params[0]
+    shift = np.einsum("p,...pk->...k", mean, np.asarray(layer["w"], float))
+    b = (np.asarray(layer["b"], float) + sign * shift).astype(layer["b"].dtype)
+    return ({**layer, "b": b},)
+
+
+def free_places(problem: Problem, params: Params) -> np.ndarray:
+    """Places in the flattened params that the penalty leaves alone on some side, [q].
+
+    A coordinate is free if a prox of enormous weight does not move it from an
+    enormous value: all leaves that are not selected, factors of 0.
+    """
+    ones = jax.tree.map(lambda a: np.full_like(a, HUGE), params)
+    up = trees.jitted(_prox, problem.penalty, ones)
+    down = trees.jitted(_prox, problem.penalty, jax.tree.map(np.negative, ones))
+    free = jax.tree.map(
+        lambda a, b, one: (np.asarray(a) == one) | (np.asarray(b) == -one),
+        up,
+        down,
+        ones,
+    )
+    return np.flatnonzero(ravel_pytree(free)[0])
+
+
+def _prox(penalty: Any, params: Params) -> Params:
+    return penalty.prox(params, HUGE, HUGE)
+
+
+def aid(
+    problem: Problem, params: Params, data: Data, shares: np.ndarray, null: float
+) -> Aid:
+    """The Aid of an affine problem; data as the solver will see them."""
+    metric = _metric(problem, params, data, shares)
+    dtype = data.X.dtype
+    metric = jax.tree.map(lambda a: np.asarray(a, dtype), metric)
+    shares = np.asarray(shares, dtype)
+    top = trees.jitted(_top_eigenvalue, problem.model, metric, params, data, shares)
+    free = free_places(problem, params)
+    k = data.y.shape[1]
+    if free.size * data.X.shape[0] * k > MOST_RESPONSES:
+        free = free[:0]  # gaps are then those of the scaled dual point alone
+    curvature = problem.loss.curvature
+    if curvature is None:
+        curvature = float(trees.jitted(_mean_curvature, problem, params, data, shares))
+    return Aid(
+        metric=metric,
+        free=free.astype(np.int32),
+        curvature=np.asarray(max(float(top), 1e-30) * curvature, dtype),
+        null=np.asarray(null, dtype),
+    )
+
+
+def _metric(problem: Problem, params: Params, data: Data, shares: np.ndarray) -> Params:
+    """Mean square of every coordinate's column, 1 where it is 0."""
+    if is_linear(problem.model):
+        squares = shares.astype(float) @ np.asarray(data.X, float) ** 2
+        metric = jax.tree.map(lambda a: np.ones((1,) * a.ndim), params)
+        metric[0]["w"] = squares[:, None]
+    else:
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], (PROBES, *data.y.shape))
+        probes = (signs * np.sqrt(shares)[:, None]).astype(data.X.dtype)
+        metric = trees.jitted(_probe, problem.model, params, data, probes)
+    chosen = trees.select(params)
+    metric = jax.tree.map(
+        lambda on, m: np.asarray(m, float) + (problem.ridge if on else 0.0),
+        chosen,
+        metric,
+    )
+    # A column of (almost) no size gets steps as if it had some: its slope is small.
+    largest = max(float(np.max(m)) for m in jax.tree.leaves(metric)) or 1.0
+    metric = jax.tree.map(lambda m: np.where(m > 1e-14 * largest, m, largest), metric)
+    if problem.penalty.pool is None:
+        return metric
+    full = jax.tree.map(lambda m, a: np.broadcast_to(m, a.shape), metric, params)
+    return trees.jitted(_pool, problem.penalty, full)
+
+
+def _pool(penalty: Any, tree: Params) -> Params:
+    return penalty.pool(tree)
+
+
+def _probe(model: Model, params: Params, data: Data, probes: Array) -> Params:
+    _, transpose = jax.vjp(lambda w: model.apply(w, data.X), params)
+    squares = jax.lax.map(
+        lambda probe: jax.tree.map(jnp.square, transpose(probe)[0]), probes
+    )
+    return jax.tree.map(lambda a: jnp.mean(a, axis=0), squares)
+
+
+def _top_eigenvalue(
+    model: Model, metric: Params, params: Params, data: Data, shares: Array
+) -> Array:
+    """Largest eigenvalue of `J' diag(shares) J` over the metric, by power steps."""
+
+    def apply(w: Params) -> Array:
+        return model.apply(w, data.X)
+
+    def step(_, carry):
+        w, _ = carry
+        size = jnp.sqrt(trees.vdot(jax.tree.map(jnp.multiply, metric, w), w))
+        w = jax.tree.map(lambda a: a / jnp.maximum(size, 1e-30), w)
+        _, moved = jax.jvp(apply, (params,), (w,))
+        _, transpose = jax.vjp(apply, params)
+        new = jax.tree.map(jnp.divide, transpose(shares[:, None] * moved)[0], metric)
+        return new, jnp.sum(shares[:, None] * moved**2)
+
+    flat, restore = ravel_pytree(params)
+    start = restore(jnp.cos(1.7 * jnp.arange(flat.size, dtype=flat.dtype)))
+    return jax.lax.fori_loop(0, POWER_STEPS, step, (start, jnp.zeros((), flat.dtype)))[
+        1
+    ]
+
+
+def _mean_curvature(problem: Problem, params: Params, data: Data, shares: Array):
+    """Second derivative of the mean loss as all of eta moves by 1."""
+
+    def moved(t: Array) -> Array:
+        eta = problem.model.apply(params, data.X) + t
+        if data.offset is not None:
+            eta = eta + data.offset
+        return jnp.sum(shares * problem.loss.value(eta, data.y))
+
+    second = jax.grad(jax.grad(moved))(jnp.zeros((), data.X.dtype))
+    return jnp.clip(second, 1e-3, None)

@@ -1,0 +1,121 @@
+"""What is known before the first sweep: data as solved, starts, null model, scales."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from regjax import conditioning, grids, inputs, objective, trees
+from regjax.types import Data, Lane, Model, Params, Problem
+
+
+class Ground(NamedTuple):
+    """What all sweeps of one `fit_path` share.
+
+    Attributes:
+      data: as solved: columns centred where an intercept takes the means up.
+      mean: [p] what was taken off the columns; None: nothing.
+      own: [seeds, ...] the model's own starts; where convex, the null model.
+      starts: [seeds, ...] those that are used.
+      lane: what all lanes share; lam, seed and fold are still empty.
+      null: mean loss of the best constant linear predictor.
+      saturated: least mean loss of any model.
+    """
+
+    data: Data
+    mean: np.ndarray | None
+    own: Params
+    starts: Params
+    lane: Lane
+    null: float
+    saturated: float
+
+
+def find_ground(
+    problem: Problem, data: Data, weights: np.ndarray, init: Any, key: Any, seeds: int
+) -> Ground:
+    """Prepare data and starts, and measure the null model.
+
+    Args:
+      problem: the equation.
+      data: checked rows.
+      weights: [n] sample weights.
+      init: params to start from, or None.
+      key: of the starts.
+      seeds: how many of them.
+
+    Raises:
+      ValueError: init that does not fit; a null model of infinite loss; a column
+        whose square is beyond the dtype.
+    """
+    shares, dtype = weights / weights.sum(), data.X.dtype
+    drawn = jax.device_get(trees.jitted(_draw, problem.model, key, np.arange(seeds)))
+    drawn = jax.tree.map(lambda a: a.astype(dtype), drawn)
+    one = jax.tree.map(lambda a: a[0], drawn)
+    chosen = objective.penalised(problem, one)  # an error if `where` matches nothing
+    given = None if init is None else inputs.check_init(init, one)
+    convex, mean = grids.is_convex(problem), None
+    if convex and conditioning.has_intercept(problem.model) and not chosen[0]["b"]:
+        X, mean = conditioning.centre(np.asarray(data.X), weights)
+        data = data._replace(X=jnp.asarray(X))
+        if given is not None:
+            given = conditioning.move_intercept(given, mean, 1.0)
+    null = grids.null_loss(problem, one, data, shares)
+    if not np.isfinite(null):
+        raise ValueError(f"y: the loss of the null model is {null:g}; rescale y")
+    saturated = _saturated(problem, data, shares)
+    own = drawn
+    if convex:
+        aid = conditioning.aid(problem, one, data, shares, null)
+        one = grids.null_params(problem, one, data, shares, aid.free)
+        own = _repeated(one, seeds)
+        data = data._replace(aid=aid)
+    lane = _lane(problem, data, weights, one, given, null, saturated)
+    starts = own if given is None else _repeated(given, seeds)
+    return Ground(data, mean, own, starts, lane, null, saturated)
+
+
+def _draw(model: Model, key: Any, seeds: Any) -> Params:
+    return jax.vmap(lambda s: model.init(jax.random.fold_in(key, s)))(seeds)
+
+
+def _repeated(params: Params, seeds: int) -> Params:
+    return jax.tree.map(lambda a: np.stack([np.asarray(a)] * seeds), params)
+
+
+def _lane(
+    problem: Problem,
+    data: Data,
+    weights: np.ndarray,
+    own: Params,
+    given: Params | None,
+    null: float,
+    saturated: float,
+) -> Lane:
+    shares, none = weights / weights.sum(), np.zeros(0, data.X.dtype)
+    loss, slope = grids.at_start(problem, own, data, shares)
+    if given is not None:
+        loss = max(loss, grids.at_start(problem, given, data, shares)[0])
+    ceiling = _ceiling(max(null, loss), saturated)
+    scale, ceiling = (np.asarray(a, data.X.dtype) for a in (slope, ceiling))
+    return Lane(none, weights, none, none, scale, ceiling)
+
+
+def _ceiling(worst: float, saturated: float) -> float:
+    """Mean loss above which training has diverged: ten times that of the start."""
+    room = max(worst - saturated, 1e-3 * abs(worst))
+    return worst + 10 * room if room > 0 else np.inf
+
+
+def _saturated(problem: Problem, data: Data, shares: np.ndarray) -> float:
+    if problem.loss.saturated is None:
+        return 0.0
+    least = np.asarray(trees.jitted(_saturated_losses, problem.loss, data.y))
+    return float((shares * least)[shares > 0].sum())
+
+
+def _saturated_losses(loss: Any, y: Any) -> Any:
+    return loss.saturated(y)

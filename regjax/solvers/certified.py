@@ -1,0 +1,324 @@
+r"""Accelerated proximal gradient for convex problems, stopped by the duality gap.
+
+FISTA with three changes:
+
+1. The step is learned. The curvature met along the way, `|dg|^2 / <dg, dy>`, is kept
+   and slowly forgotten; the global bound is loose where classes are well separated.
+   Steps are scaled by each column's size (`Aid.metric`).
+2. Momentum is dropped where it points uphill (O'Donoghue & Candes 2015).
+3. A round is a few steps and then a look: the unpenalised block is fitted, the gap is
+   measured. A round that ends above the one before it is undone; the next one is
+   plain proximal gradient of half the step, which descends once the step is short
+   enough. So the objective never rises from look to look, whatever was learned.
+
+Eta is affine in params, so it is carried along: a step costs one product with X and
+one with X'.
+
+Source: Beck & Teboulle (2009), SIAM J. Imaging Sci. 2.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from regjax import certificates, objective, trees
+from regjax.certificates import linear_predictor, pull_back, slopes_of
+from regjax.conditioning import is_linear
+from regjax.free_block import Moves, moves_of
+from regjax.solvers.report import count_nonzero, shares
+from regjax.types import Aid, Array, Data, Info, Lane, Params, Problem, Solver, Status
+
+STEPS = 10  # between two looks
+FORGET = 0.96
+PATIENCE = 40  # looks without a better gap, before it is called the floor
+FLOOR = 1e4  # in units of rounding: above it a stalled gap is not the floor
+
+
+class Point(NamedTuple):
+    """Params and their linear predictor, offset included."""
+
+    params: Params
+    eta: Array
+
+
+class State(NamedTuple):
+    """What the next round needs.
+
+    Attributes:
+      now: the last look: its zeros are exact, its free block is fitted.
+      ahead: the point extrapolated from it.
+      seen: params and gradient of the last step, for the curvature between two.
+      momentum: [] t of the FISTA sequence.
+      curvature: [] 1 / step, in the metric.
+      highest: [] largest curvature met since the last look.
+      plain: [] whether the next round is without momentum.
+      found: what the last look measured.
+      kkt: [] residual there.
+      least: [] smallest gap so far.
+      stalled: [] int32, looks since it fell.
+      lam: [] this lane's.
+      before: params at the end of the lane before, and its lam; NaN: none.
+      n_iter: [] int32, steps made.
+    """
+
+    now: Point
+    ahead: Point
+    seen: tuple[Params, Params]
+    momentum: Array
+    curvature: Array
+    highest: Array
+    plain: Array
+    found: certificates.Certificate
+    kkt: Array
+    least: Array
+    stalled: Array
+    lam: Array
+    before: tuple[Params, Array]
+    n_iter: Array
+
+
+class Setting(NamedTuple):
+    """The problem, the data, and what both bring along."""
+
+    problem: Problem
+    data: Data
+    aid: Aid
+    moves: Moves
+
+
+def build(tol: Array | float, most: int, problem: Problem, data: Data) -> Solver:
+    """The Solver of one convex problem and one data set with an Aid."""
+    aid = data.aid
+    zeros = problem.model.init(jax.random.key(0))
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, data.X.dtype), zeros)
+    linear = is_linear(problem.model)
+    moves = moves_of(problem.model, problem.loss, data, zeros, aid.free, linear)
+    setting = Setting(problem, data, aid, moves)
+    return Solver(
+        init=lambda lane, params: _init(setting, lane, params),
+        resume=lambda lane, state: _resume(setting, lane, state),
+        step=lambda lane, state, batch: _round(setting, lane, state),
+        status=lambda lane, state: _status(setting, tol, most, lane, state),
+        finish=lambda lane, state, status: _finish(setting, lane, state, status),
+        batch=lambda clock, key: None,
+    )
+
+
+def _init(setting: Setting, lane: Lane, params: Params) -> State:
+    return _at(setting, lane, params, 0.1 * setting.aid.curvature)
+
+
+def _at(setting: Setting, lane: Lane, params: Params, curvature: Array) -> State:
+    """At params, with nothing measured there yet."""
+    point = Point(params, linear_predictor(setting.problem.model, params, setting.data))
+    unknown = jnp.full_like(lane.lam, jnp.inf)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    nothing = certificates.Certificate(*[unknown] * 5, grad=zeros)
+    zero = jnp.zeros((), jnp.int32)
+    return State(
+        now=point,
+        ahead=point,
+        seen=(params, zeros),
+        momentum=jnp.ones_like(lane.lam),
+        curvature=jnp.asarray(curvature, lane.lam.dtype),
+        highest=jnp.zeros_like(lane.lam),
+        plain=jnp.zeros((), bool),
+        found=nothing,
+        kkt=unknown,
+        least=unknown,
+        stalled=zero,
+        lam=lane.lam,
+        before=(params, jnp.full_like(lane.lam, jnp.nan)),
+        n_iter=zero,
+    )
+
+
+def _resume(setting: Setting, lane: Lane, state: State) -> State:
+    """From the secant through the last two lams; what would change sign is 0.
+
+    `state.before` holds the lam before the last and its params; NaN: there was none.
+    """
+    (old, lam_old), lam_new, new = state.before, state.lam, state.now.params
+    ratio = jnp.log(lane.lam / lam_new) / jnp.log(lam_new / lam_old)
+    ratio = jnp.where(jnp.isfinite(ratio), jnp.clip(ratio, 0.0, 2.0), 0.0)
+    chosen = objective.penalised(setting.problem, new)
+
+    def ahead(on: bool, b: Array, a: Array) -> Array:
+        moved = b + ratio * (b - a)
+        return jnp.where(moved * b > 0, moved, 0.0) if on else moved
+
+    predicted = jax.tree.map(ahead, chosen, new, old)
+    fresh = _at(setting, lane, predicted, state.curvature)
+    return fresh._replace(before=(new, lam_new))
+
+
+def _round(setting: Setting, lane: Lane, state: State) -> State:
+    """A few steps, then a look."""
+    a = shares(lane)
+    moved, ahead, rest = _steps(setting, lane, a, state)
+    problem, data, aid, moves = setting
+    given = (problem, data, a, lane.lam)
+    params, eta = certificates.refit(*given, *moved, aid.free, moves)
+    shift = jax.tree.map(jnp.subtract, params, moved.params)
+    ahead = Point(
+        jax.tree.map(jnp.add, ahead.params, shift), ahead.eta + (eta - moved.eta)
+    )
+    found = certificates.certificate(*given, params, eta, aid.free, moves)
+    slack = 4 * jnp.finfo(eta.dtype).eps * jnp.abs(state.found.objective)
+    good = found.objective <= state.found.objective + slack  # False for NaN
+
+    curvature = rest.curvature
+    kkt = _kkt(setting, lane, params, found.grad, curvature)
+    now = Point(params, eta)
+    better = good & (found.gap < 0.98 * state.least)
+    undone = jnp.maximum(2 * state.curvature, rest.highest)
+    return state._replace(
+        now=trees.where(good, now, state.now),
+        ahead=trees.where(good, ahead, state.now),
+        seen=trees.where(good, rest.seen, (state.now.params, state.found.grad)),
+        momentum=jnp.where(good, rest.momentum, 1.0),
+        curvature=jnp.where(good, curvature, undone),
+        highest=jnp.zeros_like(curvature),
+        plain=~good,
+        found=trees.where(good, found, state.found),
+        kkt=jnp.where(good, kkt, state.kkt),
+        least=jnp.where(better, found.gap, state.least),
+        stalled=jnp.where(better, 0, state.stalled + 1),
+        n_iter=state.n_iter + STEPS,
+    )
+
+
+def _steps(
+    setting: Setting, lane: Lane, a: Array, state: State
+) -> tuple[Point, Point, State]:
+    """STEPS steps of FISTA: the last point, the one ahead, and the rest."""
+    problem, data, aid, _ = setting
+    metric = aid.metric
+
+    def dot(u: Params, v: Params) -> Array:
+        return trees.vdot(u, v)
+
+    def one(_, carry: tuple[Point, Point, State]) -> tuple[Point, Point, State]:
+        now, y, state = carry
+        _, slopes = slopes_of(problem.loss, y.eta, data.y, a)
+        grad = pull_back(problem.model, y.params, data, slopes)
+        grad = jax.tree.map(
+            jnp.add, grad, jax.grad(objective.ridge, argnums=1)(problem, y.params)
+        )
+        met = _curvature_met(metric, state.seen, (y.params, grad))
+        curvature = jnp.maximum(met, FORGET * state.curvature)
+        step = jax.tree.map(lambda m: 1 / (curvature * m), metric)
+        pushed = jax.tree.map(lambda w, g, t: w - t * g, y.params, grad, step)
+        params = problem.penalty.prox(pushed, lane.lam, _like(step, y.params))
+        new = Point(params, linear_predictor(problem.model, params, data))
+
+        back = jax.tree.map(
+            lambda m, y, n, w: m * (y - n) * (n - w),
+            _like(metric, params),
+            y.params,
+            params,
+            now.params,
+        )
+        uphill = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(back)) > 0
+        t = 0.5 * (1 + jnp.sqrt(1 + 4 * state.momentum**2))
+        dropped = uphill | state.plain
+        push = jnp.where(dropped, 0.0, (state.momentum - 1) / t)
+        ahead = jax.tree.map(lambda n, w: n + push * (n - w), new, now)
+        return (
+            new,
+            ahead,
+            state._replace(
+                seen=(y.params, grad),
+                momentum=jnp.where(dropped, 1.0, t),
+                curvature=curvature,
+                highest=jnp.maximum(state.highest, met),
+            ),
+        )
+
+    return jax.lax.fori_loop(0, STEPS, one, (state.now, state.ahead, state))
+
+
+def _like(metric: Params, params: Params) -> Params:
+    return jax.tree.map(lambda m, w: jnp.broadcast_to(m, w.shape), metric, params)
+
+
+def _curvature_met(
+    metric: Params, seen: tuple[Params, Params], now: tuple[Params, Params]
+) -> Array:
+    """`|dg|^2 / <dg, dy>` in the metric; 0 where nothing has moved."""
+    dy, dg = (jax.tree.map(jnp.subtract, b, a) for a, b in zip(seen, now, strict=True))
+    squares = jax.tree.map(lambda g, m: jnp.sum(g**2 / m), dg, metric)
+    length = sum(jax.tree.leaves(squares))
+    inner = trees.vdot(dg, dy)
+    found = length / jnp.where(inner > 0, inner, 1.0)
+    return jnp.where((inner > 0) & jnp.isfinite(found), found, 0.0)
+
+
+def _kkt(
+    setting: Setting, lane: Lane, params: Params, grad: Params, curvature: Array
+) -> Array:
+    step = _plain_step(setting, curvature)
+    return objective.kkt_residual(setting.problem, params, grad, lane.lam, step)
+
+
+def _plain_step(setting: Setting, curvature: Array) -> Array:
+    """One step size for all coordinates, the shortest."""
+    return 1 / (curvature * trees.max_abs(setting.aid.metric))
+
+
+def _status(
+    setting: Setting, tol: Array | float, most: int, lane: Lane, state: State
+) -> Array:
+    gap, rounding = state.found.gap, state.found.rounding
+    wanted = tol * setting.aid.null
+    # Without a penalty no dual point is feasible but 0.
+    free = (lane.lam == 0) & (state.kkt <= tol * lane.scale)
+    done = (gap <= wanted) | free
+    stuck = (gap - rounding <= rounding) | (
+        (state.stalled >= PATIENCE) & (gap <= FLOOR * rounding)
+    )
+    lost = state.n_iter >= most
+    status = jnp.where(lost, Status.max_iter, Status.running)
+    status = jnp.where(stuck, Status.floor, status)
+    status = jnp.where(done, Status.converged, status)
+    never = ~jnp.isfinite(state.found.objective) & (state.stalled >= PATIENCE)
+    return jnp.where(never, Status.diverged, status).astype(jnp.int32)
+
+
+def _finish(
+    setting: Setting, lane: Lane, state: State, status: Array
+) -> tuple[Params, Info]:
+    params, found = state.now.params, state.found
+    away = _runs_away(setting, lane, state) & (status != Status.diverged)
+    return params, Info(
+        status=jnp.where(away, Status.unbounded, status).astype(jnp.int32),
+        n_iter=state.n_iter,
+        step=_plain_step(setting, state.curvature),
+        kkt=state.kkt,
+        gap=found.gap,
+        loss=found.loss,
+        penalty=found.penalty,
+        objective=found.objective,
+        n_nonzero=count_nonzero(setting.problem, params),
+    )
+
+
+def _runs_away(setting: Setting, lane: Lane, state: State) -> Array:
+    """Whether twice the unpenalised coordinates are better: no minimiser."""
+    problem, data, aid, _ = setting
+    params, eta = state.now
+    flat, restore = ravel_pytree(params)
+    farther = restore(flat.at[aid.free].multiply(2))
+    double = jax.tree.map(lambda w: 2 * w, params)
+    farther = trees.where(lane.lam == 0, double, farther)
+    moved = linear_predictor(problem.model, farther, data)
+    losses, _ = slopes_of(problem.loss, moved, data.y, shares(lane))
+    value = jnp.sum(losses) + objective.ridge(problem, farther)
+    here = state.found.objective - state.found.penalty
+    size = jnp.abs(here) + jnp.max(jnp.abs(moved))
+    rounding = 16 * jnp.finfo(eta.dtype).eps * size
+    return (value < here - rounding) & (jnp.max(jnp.abs(moved - eta)) > 1)

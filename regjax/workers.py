@@ -1,0 +1,120 @@
+"""Who works: a thread per device, or per core of the CPU; and what Ctrl-C does.
+
+XLA runs a program of small products on one CPU core, so each core gets a worker.
+jax's context managers (`jax.enable_x64(...)`) hold for one thread only: inside one,
+the work stays in the caller's thread.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+
+
+def crew(most: int) -> list[Any]:
+    """One device per worker, at most `most`; None for the default device."""
+    devices = jax.local_devices()
+    if len(devices) > 1 and jax.config.jax_default_device is None:
+        found: list[Any] = list(devices)
+    elif devices[0].platform == "cpu" and _threads_see_our_settings():
+        found = [None] * _cores()
+    else:
+        found = [None]
+    return found[: max(most, 1)]
+
+
+def work(task: Callable[..., Any], crew: Sequence[Any]) -> list[Any]:
+    """`task(number, device, stop)` of every worker, in order, side by side.
+
+    Args:
+      task: looks at `stop()` now and then, and ends early when it is true: after a
+        Ctrl-C, or an error in another worker.
+      crew: from `crew`.
+
+    Returns:
+      What they returned.
+
+    Raises:
+      Exception: the first that a worker raised.
+    """
+    with catch_interrupt() as interrupted:
+        if len(crew) == 1:
+            return [task(0, crew[0], interrupted)]
+        failed = threading.Event()
+
+        def stop() -> bool:
+            return failed.is_set() or interrupted()
+
+        with concurrent.futures.ThreadPoolExecutor(len(crew)) as pool:
+            futures = [
+                pool.submit(task, number, device, stop)
+                for number, device in enumerate(crew)
+            ]
+            # With a timeout, so that the main thread comes round to handle a Ctrl-C.
+            while concurrent.futures.wait(futures, timeout=0.2).not_done:
+                if any(f.done() and f.exception() for f in futures):
+                    failed.set()
+            for future in futures:
+                if future.exception():
+                    raise future.exception()  # pyright: ignore
+            return [future.result() for future in futures]
+
+
+class Tally:
+    """Adds up what all workers have done, for one progress callback."""
+
+    def __init__(self, tell: Callable | None, workers: int, total: int, label: str):
+        self.callback, self.total, self.label = tell, total, label
+        self.done = [0.0] * workers
+        self.lock = threading.Lock()
+
+    def tell(self, worker: int, done: float) -> None:
+        """A worker has done so much by now."""
+        with self.lock:
+            self.done[worker] = done
+            if self.callback is not None:
+                self.callback(sum(self.done), self.total, self.label)
+
+
+@contextlib.contextmanager
+def catch_interrupt() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a flag, so that finished work is not lost."""
+    pressed: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    previous = signal.getsignal(signal.SIGINT) or signal.default_int_handler
+
+    def handler(number, frame):
+        pressed.append(number)
+        signal.signal(signal.SIGINT, previous)  # the second one is the caller's
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _threads_see_our_settings() -> bool:
+    """Whether a new thread has the settings of this one."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        return pool.submit(_jax_settings).result() == _jax_settings()
+
+
+def _jax_settings() -> dict[str, Any]:
+    """All of jax's settings as this thread sees them."""
+    return {name: getattr(jax.config, name, None) for name in jax.config.values}
