@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from regjax import objective, trees
-from regjax.free_block import Moves
+from regjax.free_block import Moves, moves_of
 from regjax.types import Array, Data, Loss, Model, Params, Problem
 
 NEWTON_STEPS = 2
@@ -229,3 +229,23 @@ def _fenchel_young(
     else:
         terms = loss.value(eta, y) + loss.conjugate(v, y) - jnp.sum(v * eta, axis=-1)
     return jnp.sum(jnp.where(kept, shares * terms, 0.0))
+
+
+def gap_of(
+    problem: Problem, data: Data, shares: Array, lam: Array, params: Params
+) -> Array:
+    """Upper bound on `F(params) - min F`, of any params; inf where there is none.
+
+    The free block is fitted in a copy; what that gains is part of the gap.
+    """
+    aid = data.aid
+    if aid is None or problem.loss.conjugate is None:
+        return jnp.full_like(lam, jnp.inf)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    moves = moves_of(problem.model, problem.loss, data, zeros, aid.free)
+    eta = linear_predictor(problem.model, params, data)
+    given = (problem, data, shares, lam)
+    fitted = refit(*given, params, eta, aid.free, moves)
+    best = certificate(*given, *fitted, aid.free, moves)
+    here = objective.objective(problem, params, data, shares, lam)
+    return best.gap + jnp.maximum(here - best.objective, 0.0)

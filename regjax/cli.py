@@ -16,7 +16,8 @@ import numpy as np
 
 from regjax import datasets, losses, models, parse, penalties
 from regjax.path import fit_path
-from regjax.results import Path, load, worst_status
+from regjax.results import Path, load
+from regjax.table import worst_status
 from regjax.types import Problem, Status
 
 INTERRUPTED = 130
@@ -255,12 +256,12 @@ def _use_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def _progress_lines() -> Callable[[int, int, str], None]:
+def _progress_lines() -> Callable[[float, int, str], None]:
     """Progress where standard error is no terminal: a line at each tenth."""
     told = [0]
 
-    def tell(done: int, total: int, label: str) -> None:
-        tenth = 10 * done // total
+    def tell(done: float, total: int, label: str) -> None:
+        tenth = int(10 * done // total)
         if tenth != told[0]:
             print(f"{10 * tenth:3d} % ({label})", file=sys.stderr, flush=True)
         told[0] = tenth

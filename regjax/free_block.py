@@ -59,9 +59,7 @@ class Moves(NamedTuple):
         return diagonal.reshape(m * k, m * k) - spread.T @ (a * spread)
 
 
-def moves_of(
-    model: Model, loss: Loss, data: Data, zeros: Params, free: Array, linear: bool
-) -> Moves:
+def moves_of(model: Model, loss: Loss, data: Data, zeros: Params, free: Array) -> Moves:
     """Responses of the coordinates at `free` in the flattened params.
 
     Args:
@@ -70,10 +68,10 @@ def moves_of(
       data: rows.
       zeros: params.
       free: [q] ascending.
-      linear: whether params are `({"w": [p, k], "b": [k]},)` and `free` holds all
-        outputs of an input, or none; the biases flatten first.
     """
-    if linear and loss.hessian is not None:
+    if model.config is not None and loss.hessian is not None:
+        # Of `models.linear`: biases flatten first, then w; and the penalty leaves
+        # alone all outputs of an input, or none.
         k = data.y.shape[1]
         intercepts = k if "b" in zeros[0] else 0
         inputs = (free[::k] - intercepts) // k  # -1 for the intercept

@@ -35,7 +35,13 @@ class Ground(NamedTuple):
 
 
 def find_ground(
-    problem: Problem, data: Data, weights: np.ndarray, init: Any, key: Any, seeds: int
+    problem: Problem,
+    data: Data,
+    weights: np.ndarray,
+    init: Any,
+    key: Any,
+    seeds: int,
+    centred: bool,
 ) -> Ground:
     """Prepare data and starts, and measure the null model.
 
@@ -46,6 +52,7 @@ def find_ground(
       init: params to start from, or None.
       key: of the starts.
       seeds: how many of them.
+      centred: whether to centre columns where an intercept takes the means up.
 
     Raises:
       ValueError: init that does not fit; a null model of infinite loss; a column
@@ -58,7 +65,8 @@ def find_ground(
     chosen = objective.penalised(problem, one)  # an error if `where` matches nothing
     given = None if init is None else inputs.check_init(init, one)
     convex, mean = grids.is_convex(problem), None
-    if convex and conditioning.has_intercept(problem.model) and not chosen[0]["b"]:
+    intercept = conditioning.has_intercept(problem.model) and not chosen[0]["b"]
+    if convex and centred and intercept:
         X, mean = conditioning.centre(np.asarray(data.X), weights)
         data = data._replace(X=jnp.asarray(X))
         if given is not None:

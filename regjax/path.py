@@ -85,7 +85,7 @@ def fit_path(
     standardize: bool = False,
     init: Params | None = None,
     key: Any = None,
-    progress: bool | Callable[[int, int, str], None] = False,
+    progress: bool | Callable[[float, int, str], None] = False,
 ) -> Path:
     """Minimise F(params; lam) for many lams at once.
 
@@ -141,7 +141,7 @@ def fit_path(
         scaled = ((raw - center) / scale).astype(raw.dtype)
         data = data._replace(X=jnp.asarray(scaled))
     key = inputs.check_key(key)
-    ground = find_ground(problem, data, weights, init, key, seeds)
+    ground = find_ground(problem, data, weights, init, key, seeds, solver.centred)
 
     sweep = functools.partial(
         _sweep, _Task(solver, problem, ground, key, chains, direction, count, progress)

@@ -24,9 +24,14 @@ def progress_bar(progress: Any) -> Iterator[Any]:
         from tqdm.auto import tqdm
     except ImportError:
         raise ValueError("progress: needs tqdm: pip install 'regjax[cli]'") from None
-    bar = tqdm(total=None, unit="round", leave=False)
+    bar = tqdm(
+        total=None,
+        unit="lam",
+        leave=False,
+        bar_format="{l_bar}{bar}| {n:.0f}/{total} [{elapsed}<{remaining}]",
+    )
 
-    def update(done: int, total: int, label: str) -> None:
+    def update(done: float, total: int, label: str) -> None:
         bar.total = total
         bar.set_description(label, refresh=False)
         bar.update(done - bar.n)

@@ -25,14 +25,6 @@ PER_LANE = (
     "step",
     "status",
 )
-SEVERITY = (
-    Status.converged,
-    Status.degenerate,
-    Status.floor,
-    Status.max_iter,
-    Status.unbounded,
-    Status.diverged,
-)
 TYPES = ("link", "response", "class")
 
 
@@ -395,11 +387,4 @@ def load(file: Any, problem: Problem | None = None) -> Path:
     return path
 
 
-def worst_status(path: Path) -> np.ndarray:
-    """The worst status over seeds, [L]."""
-    order = np.array([SEVERITY.index(status) for status in path.status.ravel()])
-    worst = order.reshape(len(path), -1).max(axis=1)
-    return np.array(SEVERITY, np.int32)[worst]
-
-
-__all__ = ["Fit", "Path", "Status", "load", "worst_status"]
+__all__ = ["Fit", "Path", "Status", "load"]

@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from regjax.results import Path
 
 MOST_ROWS = 200
+SEVERITY = (
+    Status.converged,
+    Status.degenerate,
+    Status.floor,
+    Status.max_iter,
+    Status.unbounded,
+    Status.diverged,
+)
 
 
 def format_table(path: Path) -> str:
@@ -70,3 +78,10 @@ def _rows(count: int) -> list[int | None]:
         return list(range(count))
     half = MOST_ROWS // 2
     return [*range(half), None, *range(count - half, count)]
+
+
+def worst_status(path: Path) -> np.ndarray:
+    """The worst status over seeds, [L]."""
+    order = np.array([SEVERITY.index(status) for status in path.status.ravel()])
+    worst = order.reshape(len(path), -1).max(axis=1)
+    return np.array(SEVERITY, np.int32)[worst]

@@ -244,8 +244,10 @@ class Method(NamedTuple):
       build: `build(problem, data) -> Solver`.
       rounds: of a wave, for the progress bar; 0 where slots refill at once.
       tol: what the user asked for; None: the solver's own.
+      centred: whether columns are centred where an intercept takes the means up.
     """
 
     build: Callable[..., Solver]
     rounds: int = 0
     tol: float | None = None
+    centred: bool = False

@@ -75,7 +75,9 @@ def ready(case, count=9):
     """What `lanes.run` is given by `fit_path`."""
     problem, method = case
     data, weights = inputs.check_data(problem, X, y, None, None)
-    ground = find_ground(problem, data, weights, None, jax.random.key(0), 1)
+    ground = find_ground(
+        problem, data, weights, None, jax.random.key(0), 1, method.centred
+    )
     lam = np.geomspace(0.1, 1e-4, count).astype(np.float32)
     lane = ground.lane._replace(
         lam=lam, seed=np.zeros(count, int), fold=np.zeros(count, int)

@@ -27,7 +27,6 @@ from jax.flatten_util import ravel_pytree
 
 from regjax import certificates, objective, trees
 from regjax.certificates import linear_predictor, pull_back, slopes_of
-from regjax.conditioning import is_linear
 from regjax.free_block import Moves, moves_of
 from regjax.solvers.report import count_nonzero, shares
 from regjax.types import Aid, Array, Data, Info, Lane, Params, Problem, Solver, Status
@@ -95,8 +94,7 @@ def build(tol: Array | float, most: int, problem: Problem, data: Data) -> Solver
     aid = data.aid
     zeros = problem.model.init(jax.random.key(0))
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, data.X.dtype), zeros)
-    linear = is_linear(problem.model)
-    moves = moves_of(problem.model, problem.loss, data, zeros, aid.free, linear)
+    moves = moves_of(problem.model, problem.loss, data, zeros, aid.free)
     setting = Setting(problem, data, aid, moves)
     return Solver(
         init=lambda lane, params: _init(setting, lane, params),

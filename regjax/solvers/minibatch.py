@@ -146,79 +146,114 @@ class State(NamedTuple):
     n_iter: Array
 
 
+class Setting(NamedTuple):
+    """The problem, its rows, and how they are gone through.
+
+    Attributes:
+      problem: the equation.
+      data: all rows.
+      plan: epochs and polish.
+      rows: [] of a batch.
+      make: `make(total_steps, penalty, lam)`, the optax transform.
+    """
+
+    problem: Problem
+    data: Data
+    plan: Plan
+    rows: int
+    make: Callable
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        return -(-self.data.X.shape[0] // self.rows)
+
+    def optimizer(self, lane: Lane) -> optax.GradientTransformation:
+        """The transform of one lane."""
+        total = self.plan.epochs * self.steps
+        return self.make(total, self.problem.penalty, lane.lam)
+
+
 def build(
     make: Callable, plan: Plan, tol: Array, problem: Problem, data: Data
 ) -> Solver:
     """The Solver of one problem and one data set."""
-    whole, data = data, data._replace(aid=None)
     n = data.X.shape[0]
     rows = n if plan.batch_size is None else min(plan.batch_size, n)
-    steps = -(-n // rows)
-
-    def optimizer(lane: Lane) -> optax.GradientTransformation:
-        return make(plan.epochs * steps, problem.penalty, lane.lam)
-
-    def init(lane: Lane, params: Params) -> State:
-        polish = monotone.at(params, lane)
-        state = optimizer(lane).init(params)
-        return State(params, state, polish, jnp.zeros((), jnp.int32))
-
-    def batch(clock: Array, key: Array) -> tuple[Array, Array | None]:
-        if rows == n:
-            return clock, None
-        order = jax.random.permutation(jax.random.fold_in(key, clock), n)
-        return clock, order[jnp.arange(steps * rows) % n].reshape(steps, rows)
-
-    def update(lane: Lane, carry: Any, chosen: Array | None) -> Any:
-        params, state = carry
-        seen = data if chosen is None else jax.tree.map(lambda a: a[chosen], data)
-        s = lane.weights if chosen is None else lane.weights[chosen]
-        shares = s * (n / (rows * jnp.sum(lane.weights)))
-        grad = jax.grad(objective.smooth, argnums=1)(problem, params, seen, shares)
-        updates, state = optimizer(lane).update(grad, state, params)
-        return optax.apply_updates(params, updates), state
-
-    def train(lane: Lane, state: State, order: Array | None) -> State:
-        carry = state.params, state.optimizer
-        if order is None:
-            carry = update(lane, carry, None)
-        else:
-            carry, _ = jax.lax.scan(
-                lambda c, chosen: (update(lane, c, chosen), None), carry, order
-            )
-        return State(*carry, monotone.at(carry[0], lane), state.n_iter + 1)
-
-    def polish(lane: Lane, state: State, first: Array) -> State:
-        begun = jax.lax.cond(
-            first,
-            lambda s: monotone.init(problem, data, lane, s.params),
-            lambda s: s,
-            state.polish,
-        )
-        new = monotone.step(problem, data, lane, begun)
-        return State(new.params, state.optimizer, new, state.n_iter + 1)
-
-    def step(lane: Lane, state: State, clock_and_order: Any) -> State:
-        # The clock is that of the whole wave, so that one branch runs, not both.
-        clock, order = clock_and_order
-        if plan.polish == 0:
-            return train(lane, state, order)
-        return jax.lax.cond(
-            clock < plan.epochs,
-            lambda s: train(lane, s, order),
-            lambda s: polish(lane, s, clock == plan.epochs),
-            state,
-        )
-
+    setting = Setting(problem, data._replace(aid=None), plan, rows, make)
     return Solver(
-        init=init,
-        resume=lambda lane, state: init(lane, state.params),
-        step=step,
+        init=lambda lane, params: _init(setting, lane, params),
+        resume=lambda lane, state: _init(setting, lane, state.params),
+        step=lambda lane, state, batch: _step(setting, lane, state, batch),
         status=Partial(_status, plan, tol),
-        finish=Partial(_finish, tol, problem, whole),
-        batch=batch,
+        finish=Partial(_finish, tol, problem, data),
+        batch=lambda clock, key: _batch(setting, clock, key),
         barrier=True,
     )
+
+
+def _init(setting: Setting, lane: Lane, params: Params) -> State:
+    optimizer = setting.optimizer(lane).init(params)
+    zero = jnp.zeros((), jnp.int32)
+    return State(params, optimizer, monotone.at(params, lane), zero)
+
+
+def _batch(setting: Setting, clock: Array, key: Array) -> tuple[Array, Array | None]:
+    """The clock, and the rows of every batch of an epoch."""
+    n = setting.data.X.shape[0]
+    if setting.rows == n:
+        return clock, None
+    order = jax.random.permutation(jax.random.fold_in(key, clock), n)
+    shape = setting.steps, setting.rows
+    return clock, order[jnp.arange(shape[0] * shape[1]) % n].reshape(shape)
+
+
+def _step(setting: Setting, lane: Lane, state: State, batch: Any) -> State:
+    """An epoch, or a polish step."""
+    clock, order = batch
+    plan = setting.plan
+    if plan.polish == 0:
+        return _train(setting, lane, state, order)
+    # The clock is that of the whole wave, so that one branch runs, not both.
+    return jax.lax.cond(
+        clock < plan.epochs,
+        lambda s: _train(setting, lane, s, order),
+        lambda s: _polish(setting, lane, s, clock == plan.epochs),
+        state,
+    )
+
+
+def _train(setting: Setting, lane: Lane, state: State, order: Array | None) -> State:
+    carry = state.params, state.optimizer
+    if order is None:
+        carry = _update(setting, lane, carry, None)
+    else:
+        carry, _ = jax.lax.scan(
+            lambda c, chosen: (_update(setting, lane, c, chosen), None), carry, order
+        )
+    return State(*carry, monotone.at(carry[0], lane), state.n_iter + 1)
+
+
+def _update(setting: Setting, lane: Lane, carry: Any, chosen: Array | None) -> Any:
+    (params, state), data = carry, setting.data
+    seen = data if chosen is None else jax.tree.map(lambda a: a[chosen], data)
+    s = lane.weights if chosen is None else lane.weights[chosen]
+    shares = s * (data.X.shape[0] / (setting.rows * jnp.sum(lane.weights)))
+    grad = jax.grad(objective.smooth, argnums=1)(setting.problem, params, seen, shares)
+    updates, state = setting.optimizer(lane).update(grad, state, params)
+    return optax.apply_updates(params, updates), state
+
+
+def _polish(setting: Setting, lane: Lane, state: State, first: Array) -> State:
+    problem, data = setting.problem, setting.data
+    begun = jax.lax.cond(
+        first,
+        lambda s: monotone.init(problem, data, lane, s.params),
+        lambda s: s,
+        state.polish,
+    )
+    new = monotone.step(problem, data, lane, begun)
+    return State(new.params, state.optimizer, new, state.n_iter + 1)
 
 
 def _status(plan: Plan, tol: Array, lane: Lane, state: State) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from regjax import objective, trees
+from regjax import certificates, objective, trees
 from regjax.types import Array, Data, Info, Lane, Params, Problem, Status
 
 
@@ -55,7 +55,7 @@ def report(
         n_iter=jnp.asarray(n_iter, jnp.int32),
         step=step,
         kkt=kkt,
-        gap=jnp.full_like(kkt, jnp.inf),
+        gap=certificates.gap_of(problem, data, shares(lane), lane.lam, params),
         loss=_no_nan(loss),
         penalty=_no_nan(penalty),
         objective=_no_nan(smooth + penalty),
