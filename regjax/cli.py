@@ -182,7 +182,7 @@ def _say_where(
     path: Path, out: pathlib.Path, seconds: float, interrupted: bool
 ) -> None:
     if interrupted:
-        print(f"\ninterrupted: kept the {len(path)} largest lams, which had finished")
+        print(f"\ninterrupted: kept the {len(path)} lams that had finished")
     score = "test" if "test" in path.scores else "train"
     values = path.scores[score].reshape(len(path), -1).mean(1)
     usable = worst_status(path) != Status.diverged

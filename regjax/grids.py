@@ -273,6 +273,8 @@ def bracket(
     for factor in (10.0, 1e3, 1e5):
         lams = geometric(factor * slope, 1e-4, 16)
         _, info = sweep(lams, 1)
+        if np.any(info.status == Status.running):
+            raise KeyboardInterrupt
         empty = info.n_nonzero == 0 if selects else info.loss > 0.999 * null
         empty = np.append(empty & (info.status != Status.diverged), False)
         if empty[0]:

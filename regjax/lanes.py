@@ -37,6 +37,7 @@ from regjax.types import (
 )
 
 CHUNK_SECONDS = 0.5  # between two looks at the progress bar and at Ctrl-C
+MOST_GROWTH = 8.0
 HOST_SLOTS, DEVICE_SLOTS = 16, 1024
 HOST_BYTES = 2**29
 LEAST_ROOM = 64
@@ -337,7 +338,8 @@ def _run_worker(program, numbers, queue, key, slots, count, wave, tell, stop) ->
         tell(done + _share_of_wave(carry, wave) * int(np.sum(busy)))
         if not busy.any():
             break
-        rounds = int(np.clip(rounds * CHUNK_SECONDS / max(seconds, 1e-6), 1, 2**30))
+        faster = min(CHUNK_SECONDS / max(seconds, 1e-6), MOST_GROWTH)
+        rounds = max(1, int(rounds * faster))
     return jax.device_get(carry.out)
 
 

@@ -244,8 +244,10 @@ def _default_chains(task: _Task, count: int) -> int:
 
 
 def _chains(count: int, seeds: int, chains: int, direction: str) -> list[np.ndarray]:
-    """Numbers of lanes, those of the smallest lams first: they take longest."""
-    parts = np.array_split(np.arange(count), chains)[::-1]
+    """Numbers of lanes: the chain of the smallest lams, the longest work, first."""
+    parts = np.array_split(np.arange(count), chains)
+    if chains < count:
+        parts = parts[::-1]
     if direction == "dense_to_sparse":
         parts = [part[::-1] for part in parts]
     return [part * seeds + seed for part in parts for seed in range(seeds)]
