@@ -167,7 +167,8 @@ def certificate(
     turnover = jnp.sum(jnp.abs(losses)) + jnp.sum(jnp.abs(slopes * eta))
     rounding = 2 * eps * (turnover + jnp.abs(omega) + ridge)
 
-    z, stuck = _settled(problem, grad, slopes, free, moves)
+    terms = jnp.abs(slopes) + shares[:, None] * jnp.abs(data.y)  # slopes are mean - y
+    z, stuck = _settled(problem, grad, terms, free, moves)
     inner = sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.sum(a * b), z, params)))
     whole = omega + penalty.conjugate(z, lam) - inner  # s = 1: FY and ridge part are 0
     s = _scale(problem, z, lam)
@@ -194,13 +195,13 @@ def certificate(
 
 
 def _settled(
-    problem: Problem, grad: Params, slopes: Array, free: Array, moves: Moves
+    problem: Problem, grad: Params, terms: Array, free: Array, moves: Moves
 ) -> tuple[Params, Array]:
     """`(z, whether z is nonzero where it must not)`; 0 where zero to rounding."""
     flat, restore = ravel_pytree(jax.tree.map(jnp.negative, grad))
     if free.shape[0]:
-        turnover = moves.sizes(slopes)
-        rounding = 64 * jnp.finfo(flat.dtype).eps * turnover
+        turnover = moves.sizes(terms)
+        rounding = 16 * jnp.finfo(flat.dtype).eps * turnover
         at = flat[free]
         flat = flat.at[free].set(jnp.where(jnp.abs(at) <= rounding, 0.0, at))
     z = restore(flat)

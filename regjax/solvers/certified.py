@@ -166,7 +166,7 @@ def _round(setting: Setting, lane: Lane, state: State) -> State:
         jax.tree.map(jnp.add, ahead.params, shift), ahead.eta + (eta - moved.eta)
     )
     found = certificates.certificate(*given, params, eta, aid.free, moves)
-    slack = 4 * jnp.finfo(eta.dtype).eps * jnp.abs(state.found.objective)
+    slack = jnp.where(jnp.isfinite(found.rounding), 4 * found.rounding, 0.0)
     good = found.objective <= state.found.objective + slack  # False for NaN
 
     curvature = rest.curvature
@@ -174,6 +174,7 @@ def _round(setting: Setting, lane: Lane, state: State) -> State:
     now = Point(params, eta)
     better = good & (found.gap < 0.98 * state.least)
     undone = jnp.maximum(2 * state.curvature, rest.highest)
+    undone = jnp.minimum(undone, _most_curvature(setting))
     return state._replace(
         now=trees.where(good, now, state.now),
         ahead=trees.where(good, ahead, state.now),
@@ -208,6 +209,7 @@ def _steps(
             jnp.add, grad, jax.grad(objective.ridge, argnums=1)(problem, y.params)
         )
         met = _curvature_met(metric, state.seen, (y.params, grad))
+        met = jnp.minimum(met, _most_curvature(setting))
         curvature = jnp.maximum(met, FORGET * state.curvature)
         step = jax.tree.map(lambda m: 1 / (curvature * m), metric)
         pushed = jax.tree.map(lambda w, g, t: w - t * g, y.params, grad, step)
@@ -238,6 +240,17 @@ def _steps(
         )
 
     return jax.lax.fori_loop(0, STEPS, one, (state.now, state.ahead, state))
+
+
+def _most_curvature(setting: Setting) -> Array:
+    """The global bound, where there is one: what is met beyond it is rounding.
+
+    Twice, because a power iteration comes from below; and because of a ridge.
+    """
+    loss, aid = setting.problem.loss, setting.aid
+    if loss.curvature is None:
+        return jnp.full_like(aid.curvature, jnp.inf)
+    return 2 * (aid.curvature + 1)
 
 
 def _like(metric: Params, params: Params) -> Params:
