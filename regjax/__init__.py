@@ -10,7 +10,7 @@ from regjax import (
     solvers,
     transforms,
 )
-from regjax.path import fit, fit_path
+from regjax.path import certify, fit, fit_path
 from regjax.results import Fit, Path, load
 from regjax.types import Loss, Model, Penalty, Problem, Status
 
@@ -24,6 +24,7 @@ __all__ = [
     "Penalty",
     "Problem",
     "Status",
+    "certify",
     "conversions",
     "datasets",
     "fit",

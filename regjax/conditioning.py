@@ -34,10 +34,16 @@ def has_intercept(model: Model) -> bool:
 
 
 def centre(X: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`(X - mean, mean [p])`, the weighted mean in float64."""
+    """`(X - mean, mean [p])`, the weighted mean in float64.
+
+    A column without spread becomes 0, not what rounding leaves of it.
+    """
     share = weights.astype(float) / weights.sum(dtype=float)
     mean = share @ X.astype(float)
-    return (X - mean).astype(X.dtype), mean
+    centred = X - mean
+    spread = np.sqrt(share @ centred**2)
+    constant = spread <= 10 * np.finfo(X.dtype).eps * np.abs(mean)
+    return np.where(constant, 0.0, centred).astype(X.dtype), mean
 
 
 def move_intercept(params: Params, mean: np.ndarray, sign: float) -> Params:
@@ -110,13 +116,30 @@ def _metric(problem: Problem, params: Params, data: Data, shares: np.ndarray) ->
         chosen,
         metric,
     )
-    # A column of (almost) no size gets steps as if it had some: its slope is small.
     largest = max(float(np.max(m)) for m in jax.tree.leaves(metric)) or 1.0
-    metric = jax.tree.map(lambda m: np.where(m > 1e-14 * largest, m, largest), metric)
+    metric = jax.tree.map(lambda m: np.where(m > 0, m, largest), metric)
+    _check_range(metric, data.X.dtype)
     if problem.penalty.pool is None:
         return metric
     full = jax.tree.map(lambda m, a: np.broadcast_to(m, a.shape), metric, params)
     return trees.jitted(_pool, problem.penalty, full)
+
+
+def _check_range(metric: Params, dtype: Any) -> None:
+    """Squares of columns are divided by: they must be well within the dtype.
+
+    Raises:
+      ValueError: one is not.
+    """
+    sizes = np.concatenate([np.ravel(m) for m in jax.tree.leaves(metric)])
+    room = np.sqrt(np.finfo(dtype).max) ** 1.8
+    if sizes.max() > room or sizes.min() < 1 / room:
+        raise ValueError(
+            f"X: a column of size {np.sqrt(sizes.max()):.3g} beside one of "
+            f"{np.sqrt(sizes.min()):.3g} is beyond the range of "
+            f"{np.dtype(dtype).name}; rescale X, use standardize=True, or turn 64 bits "
+            "on in jax"
+        )
 
 
 def _pool(penalty: Any, tree: Params) -> Params:

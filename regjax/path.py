@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regjax import conditioning, grids, inputs, lanes, solvers
+from regjax import certificates, conditioning, grids, inputs, lanes, solvers, trees
 from regjax.ground import Ground, find_ground
 from regjax.names import one_of, whole_number
 from regjax.progress import progress_bar
@@ -167,6 +167,49 @@ def fit_path(
         has_offset=offset is not None,
         feature_names=tuple(map(str, X.columns)) if hasattr(X, "columns") else None,
     )
+
+
+def certify(
+    problem: Problem,
+    X: Any,
+    y: Any,
+    lam: float,
+    params: Params,
+    *,
+    sample_weight: Any = None,
+    offset: Any = None,
+) -> float:
+    """How far given params are from the minimum, at most: any solver's, any peer's.
+
+    Args:
+      problem: with an affine model, a convex loss and penalty.
+      X: [n, p], as `fit_path` takes it.
+      y: [n] or [n, k], as the loss takes it.
+      lam: [] weight of the penalty, >= 0.
+      params: of the model, on these X.
+      sample_weight: [n]; None for 1.
+      offset: [n] or [n, k]; None for none.
+
+    Returns:
+      The duality gap, in units of the mean loss: `F(params) - min F` is no larger.
+
+    Raises:
+      ValueError: input that cannot be used; a problem that is not convex.
+    """
+    problem, lam = inputs.check_problem(problem), inputs.check_lam(lam)
+    if not grids.is_convex(problem):
+        raise ValueError(
+            "problem: only an affine model with a convex loss and penalty has a "
+            "duality gap; see Path.kkt for all others"
+        )
+    data, weights = inputs.check_data(problem, X, y, sample_weight, offset)
+    key = jax.random.key(0)
+    ground = find_ground(problem, data, weights, params, key, 1, centred=True)
+    given = jax.tree.map(lambda a: a[0], ground.starts)
+    shares = (weights / weights.sum()).astype(data.X.dtype)
+    lam = np.asarray(lam, data.X.dtype)
+    args = (problem, ground.data, shares, lam, given)
+    return float(trees.jitted(certificates.gap_of, *args))
 
 
 def pick_solver(problem: Problem) -> Method:

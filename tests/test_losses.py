@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from scipy.special import expit, gammaln, logsumexp, softmax
 
 import regjax as rj
@@ -238,3 +239,232 @@ def test_many_lanes_compiled_give_what_one_gives():
 
     compiled = jax.jit(jax.vmap(mean))(eta)
     np.testing.assert_allclose(compiled, [mean(one) for one in eta], rtol=1e-5)
+
+
+def dual_points(name, n=40, k=3):
+    """y, and v within the conjugate's domain: `v + y` is a mean, [n, k] float64."""
+    eta, y = rows(name, n, k)
+    return y, ORACLES[name].mean(0.5 * eta[::-1]) - y
+
+
+@every_loss
+def test_the_conjugate_is_the_supremum_that_scipy_finds(name, x64):
+    """sup over eta of v . eta - value(eta, y), by BFGS on the closed form."""
+    loss, oracle = loss_and_oracle(name)
+    y, v = dual_points(name, n=8)
+    found = loss.conjugate(v, y)
+    chex.assert_shape(found, (8,))
+    for i in range(8):
+
+        def negative(eta, i=i):
+            return oracle.value(eta[None], y[i : i + 1])[0] - v[i] @ eta
+
+        largest = -minimize(negative, np.zeros(3), tol=1e-10).fun
+        np.testing.assert_allclose(found[i], largest, atol=1e-7)
+
+
+@every_loss
+def test_fenchel_and_young_of_a_loss(name, x64):
+    """conjugate(v) >= v . eta - value(eta) for every eta, far ones too."""
+    loss, oracle = loss_and_oracle(name)
+    y, v = dual_points(name)
+    eta, _ = rows(name)
+    for scale in (0.0, 0.1, 1.0, 10.0):
+        bound = (v * scale * eta).sum(-1) - oracle.value(scale * eta, y)
+        assert np.all(loss.conjugate(v, y) >= bound - 1e-10 * np.abs(bound))
+
+
+OUTSIDE = {
+    "softmax_cross_entropy": [
+        ([0.2, -0.3, 0.3], "sum above 0"),
+        ([0.2, -0.3, -0.1], "sum below 0"),
+        ([-0.1, 0.0, 0.1], "q below 0"),
+        ([0.5, -1.1, 0.6], "q above 1"),
+    ],
+    "sigmoid_binary_cross_entropy": [
+        ([0.0, 0.01, 0.0], "q above 1"),
+        ([-0.01, 0.0, 0.0], "q below 0"),
+        ([0.0, -1.01, 0.0], "q below 0"),
+    ],
+    "half_squared_error": [],
+    "poisson_nll": [([-0.01, 0.0, 0.0], "q below 0"), ([1, -1.01, 0], "q below 0")],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "v"), [(name, v) for name, all_v in OUTSIDE.items() for v, _ in all_v]
+)
+def test_the_conjugate_is_infinite_outside_of_its_domain(name, v, x64):
+    """With y = (0, 1, 0): some direction of eta raises v . eta - value for ever."""
+    loss, oracle = loss_and_oracle(name)
+    y, v = np.array([[0.0, 1.0, 0.0]]), np.array([v])
+    assert loss.conjugate(v, y)[0] == np.inf
+    directions = [*np.eye(3), *-np.eye(3), np.ones(3), -np.ones(3)]
+    rises = []
+    for d in directions:
+        with np.errstate(over="ignore", invalid="ignore"):
+            low, high = (v @ d * t - oracle.value(t * d[None], y) for t in (1e3, 1e5))
+            rises.append(high[0] - low[0])
+    assert np.nanmax(rises) > 900
+
+
+@every_loss
+def test_the_conjugate_is_finite_on_the_edge_of_its_domain(name):
+    """q = v + y of 0 and 1, and rounding beyond, is inside in float32."""
+    loss, _ = loss_and_oracle(name)
+    y = jnp.float32([[0.0, 1.0, 0.0]])
+    for q in ([0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [-1e-7, 1 + 1e-7, 0.0]):
+        value = loss.conjugate(jnp.float32([q]) - y, y)
+        assert np.all(np.isfinite(value))
+
+
+@every_loss
+def test_the_conjugate_is_finite_at_every_gradient_in_float32(name):
+    """theta = the gradient, or a part of it, is what the certificates ask about."""
+    loss, _ = loss_and_oracle(name)
+    for k in (3, 1000):
+        eta, y = map(jnp.float32, rows(name, k=k))
+        v = gradient(loss, eta, y)
+        for share in (1.0, 0.7, 1e-3, 0.0):
+            assert np.all(np.isfinite(loss.conjugate(share * v, y)))
+
+
+@every_loss
+def test_fenchel_young_is_value_plus_conjugate_minus_product(name, x64):
+    """Never below 0; in float64 the naive sum is exact enough to compare."""
+    loss, oracle = loss_and_oracle(name)
+    y, v = dual_points(name)
+    eta, _ = rows(name)
+    found = loss.fenchel_young(eta, v, y)
+    chex.assert_shape(found, (40,))
+    naive = oracle.value(eta, y) + loss.conjugate(v, y) - (v * eta).sum(-1)
+    np.testing.assert_allclose(found, naive, rtol=1e-9, atol=1e-9)
+    assert np.all(naive > 1e-3)
+
+
+@every_loss
+def test_fenchel_young_is_zero_at_the_gradient(name, x64):
+    """v = d value / d eta is the one dual point without a gap, labels soft or hard."""
+    loss, oracle = loss_and_oracle(name)
+    eta, hard = rows(name)
+    for y in (hard, 0.7 * hard + 0.3 * np.roll(hard, 1, axis=0)):
+        v = oracle.mean(eta) - y
+        scale = 1 + np.abs(oracle.value(eta, y))
+        assert np.all(np.abs(loss.fenchel_young(eta, v, y)) <= 1e-12 * scale)
+
+
+@every_loss
+def test_fenchel_young_is_never_negative(name):
+    """Rounding included: a gap below 0 would certify what is not so."""
+    loss, _ = loss_and_oracle(name)
+    eta, y = map(jnp.float32, rows(name, n=400))
+    v = gradient(loss, eta, y)
+    for share in (1.0, 1 - 1e-6, 0.99):
+        assert np.all(np.asarray(loss.fenchel_young(eta, share * v, y)) >= 0)
+
+
+@every_loss
+def test_fenchel_young_is_accurate_where_the_naive_sum_cancels(name):
+    """float32, far from 0, against float64: value, conjugate and v . eta are large."""
+    rng = np.random.default_rng(0)
+    far = {
+        "softmax_cross_entropy": 1e3,
+        "sigmoid_binary_cross_entropy": 10.0,
+        "half_squared_error": 1e3,
+        "poisson_nll": 9.0,
+    }[name]
+    loss, oracle = loss_and_oracle(name)
+    eta = np.float32(far + 0.3 * rng.normal(size=(100, 3)))
+    y = np.float32(0 * eta if far == 10 else oracle.draw(rng, 100, 3))
+    if name == "poisson_nll":
+        y = np.float32(rng.poisson(oracle.mean(eta.astype(float))))
+    # Nearly the gradient: the gap is a small part of each of its three terms.
+    v = np.float32(0.99 * (oracle.mean(eta.astype(float)) - y))
+    found = np.asarray(loss.fenchel_young(eta, v, y), float)
+    naive = loss.value(eta, y) + loss.conjugate(v, y) - np.sum(v * eta, -1)
+    eta, v, y = (a.astype(float) for a in (eta, v, y))
+    q = v + y
+    exact = oracle.value(eta, q) - oracle.value(oracle.link(q), q)
+    error, careless = np.abs(found - exact).max(), np.abs(naive - exact).max()
+    assert error < 0.2 * careless
+
+
+@every_loss
+def test_the_hessian_is_jaxs_own(name, x64):
+    """diag(d) - u u' is the second derivative of each row's value."""
+    loss, _ = loss_and_oracle(name)
+    eta, y = rows(name)
+    d, u = loss.hessian(eta, y)
+    chex.assert_shape((d, u), (40, 3))
+    found = jax.vmap(jnp.diag)(d) - u[:, :, None] * u[:, None, :]
+
+    def one(eta, y):
+        return loss.value(eta[None], y[None])[0]
+
+    expected = jax.vmap(jax.hessian(one))(eta, y)
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
+@every_loss
+def test_the_curvature_bounds_the_hessian(name, x64):
+    """No eta has a larger eigenvalue, and some eta comes near; None: no bound."""
+    loss, oracle = loss_and_oracle(name)
+    eta, y = rows(name, n=400)
+    eta[0] = [0.0, 0.0, -50.0]
+    d, u = map(np.asarray, loss.hessian(eta, y))
+    largest = np.linalg.eigvalsh(
+        [np.diag(a) - np.outer(b, b) for a, b in zip(d, u, strict=True)]
+    )
+    if loss.curvature is None:
+        steep = loss.hessian(eta + 50, y)[0]
+        assert name == "poisson_nll" and np.max(steep) > 1e15
+        return
+    assert 0.99 * loss.curvature < largest.max() <= loss.curvature * (1 + 1e-12)
+    assert largest.min() > -1e-12
+
+
+@every_loss
+def test_dual_functions_are_finite_up_to_1e4(name):
+    """Labels 0 and 1, v the gradient or 0; Poisson above its range is +inf, not NaN."""
+    loss, _ = loss_and_oracle(name)
+    eta, y = map(jnp.float32, extreme_rows(name))
+    if name == "poisson_nll":
+        high = jnp.any(eta >= 90, axis=-1)
+        gap = loss.fenchel_young(eta, 0 * y, y)
+        assert np.all(np.isposinf(gap[high])) and np.all(gap >= 0)
+        assert not np.any(np.isnan(loss.hessian(eta, y)[0]))
+        eta, y = eta[~high], y[~high]
+    for v in (gradient(loss, eta, y), jnp.zeros_like(eta)):
+        chex.assert_tree_all_finite(
+            (loss.conjugate(v, y), loss.fenchel_young(eta, v, y), loss.hessian(eta, y))
+        )
+
+
+def test_duals_of_integer_labels_are_those_of_one_hot_rows():
+    """softmax: conjugate and fenchel_young take labels as value does."""
+    loss = rj.losses.softmax_cross_entropy()
+    eta, t = map(jnp.float32, rows("softmax_cross_entropy"))
+    labels, v = np.argmax(t, axis=1), 0.5 * gradient(loss, eta, t)
+    chex.assert_trees_all_equal(loss.conjugate(v, labels), loss.conjugate(v, t))
+    both = [loss.fenchel_young(eta, v, target) for target in (labels, t)]
+    chex.assert_trees_all_equal(*both)
+
+
+@pytest.mark.parametrize("name", sorted(set(ORACLES) - {"softmax_cross_entropy"}))
+def test_duals_of_rows_and_of_one_column_are_the_same(name):
+    """y [n] and y [n, 1] are the same targets of eta [n, 1]."""
+    loss, _ = loss_and_oracle(name)
+    eta, y = map(jnp.float32, rows(name, n=7, k=1))
+    v = 0.5 * gradient(loss, eta, y)
+    chex.assert_trees_all_equal(loss.conjugate(v, y[:, 0]), loss.conjugate(v, y))
+    both = [loss.fenchel_young(eta, v, target) for target in (y[:, 0], y)]
+    chex.assert_shape(both, (7,))
+    chex.assert_trees_all_equal(*both)
+
+
+def test_class_probabilities_that_nearly_sum_to_1_have_a_finite_conjugate():
+    """encode takes rows that sum to 1 within 1e-3: their gradients are dual points."""
+    loss = rj.losses.softmax_cross_entropy()
+    y = loss.encode(np.float32([[0.5, 0.3, 0.2004]]), 3)
+    v = gradient(loss, jnp.zeros((1, 3)), jnp.asarray(y))
+    assert np.all(np.isfinite(loss.conjugate(v, y)))
