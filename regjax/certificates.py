@@ -119,14 +119,14 @@ def refit(
         return value, moves.back(slopes) + ridge * flat[free]
 
     def inside(flat: Array) -> Array:
-        return ravel_pytree(problem.penalty.prox(restore(flat), lam, 0.0))[0]
+        return ravel_pytree(problem.penalty.prox(restore(flat), lam, 0.0))[0]  # pyright: ignore
 
     def step(_, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         flat, eta = carry
         value, slope = measure(flat, eta)
         kept = jnp.where(shares[:, None] > 0, eta, 0.0)
         hessian = moves.hessian(problem.loss, kept, data.y, shares) + jnp.diag(ridge)
-        pushed = flat.at[free].add(-slope / (jnp.diagonal(hessian) + TINY))
+        pushed = flat.at[free].add(-slope / (jnp.diagonal(hessian) + TINY))  # pyright: ignore
         active = (inside(pushed) != flat)[free]
         hessian = jnp.where(active[:, None] & active[None, :], hessian, 0.0)
         # The common shift of softmax intercepts is flat; this bends only the way.
@@ -134,7 +134,7 @@ def refit(
         level = bend * jnp.trace(hessian) / size + TINY
         hessian = hessian + jnp.diag(jnp.where(active, level, 1.0))
         delta = -jnp.linalg.solve(hessian, jnp.where(active, slope, 0.0))
-        there = inside(flat.at[free].add(delta))
+        there = inside(flat.at[free].add(delta))  # pyright: ignore
         delta = (there - flat)[free]
         moved = eta + moves.forward(delta, eta.shape[1])
         slack = 4 * jnp.finfo(eta.dtype).eps * jnp.abs(value)
@@ -170,14 +170,14 @@ def certificate(
     terms = jnp.abs(slopes) + shares[:, None] * jnp.abs(data.y)  # slopes are mean - y
     z, stuck = _settled(problem, grad, terms, free, moves)
     inner = sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.sum(a * b), z, params)))
-    whole = omega + penalty.conjugate(z, lam) - inner  # s = 1: FY and ridge part are 0
+    whole = omega + penalty.conjugate(z, lam) - inner  # s = 1: FY and ridge part are 0  # pyright: ignore
     s = _scale(problem, z, lam)
     shrunk = jax.tree.map(lambda a: s * a, z)
     part = (
         _fenchel_young(loss, eta, s * slopes, data.y, shares)
         + (1 - s) ** 2 * ridge
         + omega
-        + penalty.conjugate(shrunk, lam)
+        + penalty.conjugate(shrunk, lam)  # pyright: ignore
         - s * inner
     )
     nothing = _fenchel_young(loss, eta, 0.0 * slopes, data.y, shares) + ridge + omega
@@ -228,7 +228,7 @@ def _fenchel_young(
     if loss.fenchel_young is not None:
         terms = loss.fenchel_young(eta, v, y)
     else:
-        terms = loss.value(eta, y) + loss.conjugate(v, y) - jnp.sum(v * eta, axis=-1)
+        terms = loss.value(eta, y) + loss.conjugate(v, y) - jnp.sum(v * eta, axis=-1)  # pyright: ignore
     return jnp.sum(jnp.where(kept, shares * terms, 0.0))
 
 

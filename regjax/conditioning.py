@@ -23,6 +23,12 @@ HUGE = 1e12
 MOST_RESPONSES = 5 * 10**7  # numbers in the responses of the free coordinates
 
 
+def is_certifiable(problem: Problem) -> bool:
+    """Whether a convex problem knows the conjugates that a gap is made of."""
+    known = problem.loss.conjugate, problem.penalty.conjugate
+    return None not in known
+
+
 def is_linear(model: Model) -> bool:
     """Whether params are `({"w": [p, k], "b": [k]},)`, of `models.linear`."""
     return model.config is not None and len(model.config[1].get("sizes", ())) == 2

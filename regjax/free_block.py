@@ -50,8 +50,8 @@ class Moves(NamedTuple):
         if self.columns is None:
             slope = jax.grad(lambda e: jnp.sum(loss.value(e, y)))
             bent = jax.vmap(lambda move: jax.jvp(slope, (eta,), (move,))[1])(self.dense)
-            return jnp.einsum("qnk,rnk->qr", self.dense, a * bent)
-        d, u = loss.hessian(eta, y)
+            return jnp.einsum("qnk,rnk->qr", self.dense, a[None] * bent)
+        d, u = loss.hessian(eta, y)  # pyright: ignore
         (n, m), k = self.columns.shape, eta.shape[1]
         blocks = jnp.einsum("nj,nl,nc->jlc", self.columns, self.columns, a * d)
         diagonal = jnp.einsum("jlc,ce->jcle", blocks, jnp.eye(k, dtype=eta.dtype))

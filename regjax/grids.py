@@ -53,7 +53,7 @@ def null_params(
     flat = np.asarray(flat)
     args = (free, flat, restore, problem, data, shares)
     fitted = newton(_free_loss, flat[free], args)
-    return jax.tree.map(np.asarray, restore(_with_free(fitted, free, flat)))
+    return jax.tree.map(np.asarray, restore(_with_free(fitted, free, flat)))  # pyright: ignore
 
 
 def _with_free(values: Array, free: Array, flat: Array) -> Array:

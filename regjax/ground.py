@@ -78,9 +78,10 @@ def find_ground(
     own = drawn
     if convex:
         aid = conditioning.aid(problem, one, data, shares, null)
-        one = grids.null_params(problem, one, data, shares, aid.free)
+        one = grids.null_params(problem, one, data, shares, aid.free)  # pyright: ignore
         own = _repeated(one, seeds)
-        data = data._replace(aid=aid)
+        if conditioning.is_certifiable(problem):
+            data = data._replace(aid=aid)
     lane = _lane(problem, data, weights, one, given, null, saturated)
     starts = own if given is None else _repeated(given, seeds)
     return Ground(data, mean, own, starts, lane, null, saturated)

@@ -208,10 +208,10 @@ def _write(solver: Solver, queue: Queue, carry: Carry, ready: Array) -> Carry:
 def _refill(solver: Solver, queue: Queue, carry: Carry, ready: Array) -> Carry:
     """Ready slots to the next lane of their chain, or to the next chain."""
     count = queue.last.shape[0]
-    ends = queue.last.at[carry.lane].get(mode="fill", fill_value=True)
+    ends = queue.last.at[carry.lane].get(mode="fill", fill_value=True)  # pyright: ignore
     goes_on, begins = ready & ~ends, ready & ends
     chain = carry.next + jnp.cumsum(begins) - 1
-    head = queue.heads.at[chain].get(mode="fill", fill_value=count)
+    head = queue.heads.at[chain].get(mode="fill", fill_value=count)  # pyright: ignore
     lane = jnp.where(goes_on, carry.lane + 1, jnp.where(begins, head, carry.lane))
     lane = lane.astype(jnp.int32)
 
@@ -304,9 +304,8 @@ def run(
         if device is not None:
             given = jax.device_put(given, device)
         tell = functools.partial(tally.tell, worker)
-        found = _run_worker(
-            program, *given, slots, len(order), method.rounds, tell, stop
-        )
+        size = (slots, len(order), method.rounds)
+        found = _run_worker(program, given, size, tell, stop)
         return order, jax.tree.map(lambda a: a[: len(order)], found)
 
     found = workers.work(work, crew)
@@ -324,8 +323,9 @@ def _shares(chains: Sequence[np.ndarray], count: int) -> list[list[np.ndarray]]:
     return [list(chains[worker::count]) for worker in range(count)]
 
 
-def _run_worker(program, numbers, queue, key, slots, count, wave, tell, stop) -> Any:
+def _run_worker(program, given, size, tell, stop) -> Any:
     """All of a queue, in chunks; what there is when stopped."""
+    (numbers, queue, key), (slots, count, wave) = given, size
     carry = start(program, numbers, queue, slots)
     rounds = 1
     while not stop():

@@ -153,6 +153,7 @@ def fit_path(
     params, info, finished = _by_lam(sweep(wanted, seeds), seeds)
     if ground.mean is not None:
         params = conditioning.move_intercept(params, ground.mean, -1.0)
+    info = _mark_degenerate(info, ground)
     return Path(
         lams=wanted[finished].astype(data.X.dtype),
         params=params,
@@ -167,6 +168,16 @@ def fit_path(
         has_offset=offset is not None,
         feature_names=tuple(map(str, X.columns)) if hasattr(X, "columns") else None,
     )
+
+
+def _mark_degenerate(info: Info, ground: Ground) -> Info:
+    """Where the null model is perfect already, to rounding."""
+    rounding = 8 * float(np.finfo(info.loss.dtype).eps) * (1 + abs(ground.null))
+    if ground.null - ground.saturated > rounding:
+        return info
+    degenerate = np.int32(Status.degenerate)
+    converged = info.status == Status.converged
+    return info._replace(status=np.where(converged, degenerate, info.status))
 
 
 def certify(
@@ -197,18 +208,17 @@ def certify(
       ValueError: input that cannot be used; a problem that is not convex.
     """
     problem, lam = inputs.check_problem(problem), inputs.check_lam(lam)
-    if not grids.is_convex(problem):
+    if not (grids.is_convex(problem) and conditioning.is_certifiable(problem)):
         raise ValueError(
-            "problem: only an affine model with a convex loss and penalty has a "
-            "duality gap; see Path.kkt for all others"
+            "problem: only an affine model with a convex loss and penalty, whose "
+            "conjugates are known, has a duality gap; see Path.kkt for all others"
         )
     data, weights = inputs.check_data(problem, X, y, sample_weight, offset)
     key = jax.random.key(0)
     ground = find_ground(problem, data, weights, params, key, 1, centred=True)
     given = jax.tree.map(lambda a: a[0], ground.starts)
     shares = (weights / weights.sum()).astype(data.X.dtype)
-    lam = np.asarray(lam, data.X.dtype)
-    args = (problem, ground.data, shares, lam, given)
+    args = (problem, ground.data, shares, np.asarray(lam, data.X.dtype), given)
     return float(trees.jitted(certificates.gap_of, *args))
 
 
@@ -237,7 +247,7 @@ def _by_lam(
         return a.reshape(*lead, *a.shape[1:])[finished]
 
     params, info = jax.tree.map(fold, lanes_found)
-    return params, info, finished
+    return params, info, finished  # pyright: ignore
 
 
 class _Task(NamedTuple):

@@ -125,7 +125,7 @@ def all_finite(tree: Any) -> jax.Array:
     )
 
 
-def where(condition: jax.Array, a: Any, b: Any) -> Any:
+def where(condition: Any, a: Any, b: Any) -> Any:
     """`jnp.where` with one scalar condition for all leaves."""
     return jax.tree.map(functools.partial(jnp.where, condition), a, b)
 

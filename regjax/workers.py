@@ -21,7 +21,7 @@ import jax
 def crew(most: int) -> list[Any]:
     """One device per worker, at most `most`; None for the default device."""
     devices = jax.local_devices()
-    if len(devices) > 1 and jax.config.jax_default_device is None:
+    if len(devices) > 1 and getattr(jax.config, "jax_default_device", None) is None:
         found: list[Any] = list(devices)
     elif devices[0].platform == "cpu" and _threads_see_our_settings():
         found = [None] * _cores()

@@ -406,15 +406,17 @@ VARIANTS = {
     f"{label} {bounds} {'factors' * (factors is not None)}".strip(): separable(
         factory, r, BOUNDS[bounds], factors, *args
     )
-    for label, factory, r, args in [
-        ("l1", rj.penalties.l1, 1.0, ()),
-        ("l2", rj.penalties.l2, 0.0, ()),
-        ("elastic_net(0.3)", rj.penalties.elastic_net, 0.3, (0.3,)),
-        ("elastic_net(0)", rj.penalties.elastic_net, 0.0, (0.0,)),
-        ("elastic_net(1)", rj.penalties.elastic_net, 1.0, (1.0,)),
+    for label, factory, r, args, kinds in [
+        ("l1", rj.penalties.l1, 1.0, (), BOUNDS),
+        ("l2", rj.penalties.l2, 0.0, (), ["", "arrays"]),
+        ("elastic_net(0.3)", rj.penalties.elastic_net, 0.3, (0.3,), BOUNDS),
+        ("elastic_net(0)", rj.penalties.elastic_net, 0.0, (0.0,), ["arrays"]),
+        ("elastic_net(1)", rj.penalties.elastic_net, 1.0, (1.0,), ["positive"]),
     ]
-    for bounds in (["", "arrays"] if args and r in (0, 1) else BOUNDS)
+    for bounds in kinds
     for factors in (None, FACTORS)
+    # Of the many, those in which factors and bounds meet.
+    if factors or bounds == "" or (label == "l1" and bounds != "arrays")
 } | {
     "group": grouped(ROWS),
     "group size_weights": grouped(ROWS, np.full(P, 2**0.5), size_weights=True),
@@ -474,10 +476,10 @@ def draws(seed=0, times=20):
 def test_the_value_of_a_variant_is_lam_times_omega(name, x64):
     """lam sum_j c_j omega(w_j) within the bounds, a leaf beside another."""
     variant = VARIANTS[name]
+    value = jax.jit(variant.penalty.value)
     for w in map(variant.feasible, draws()):
         expected = 0.7 * variant.omega(w)
-        params = {"w": w, "b": np.full(K, 9.0)}
-        found = jax.jit(variant.penalty.value)(params, 0.7)
+        found = value({"w": w, "b": np.full(K, 9.0)}, 0.7)
         np.testing.assert_allclose(found, expected, rtol=1e-13)
     many = variant.penalty.value([{"w": w}, {"w": 2 * variant.feasible(0 * w)}], 0.7)
     np.testing.assert_allclose(many, expected, rtol=1e-13)
@@ -558,7 +560,7 @@ def test_zero_times_a_variant_is_the_projection(name):
 def test_the_prox_of_a_variant_is_firmly_nonexpansive(name, x64):
     """|P u - P v|^2 <= <P u - P v, u - v>."""
     assert VARIANTS[name].penalty.convex
-    for u, v in zip(draws(1), draws(2), strict=True):
+    for u, v in zip(draws(1, 10), draws(2, 10), strict=True):
         for t in (0.1, 1.0, 10.0):
             moved = variant_prox(name, u, t, 1.0) - variant_prox(name, v, t, 1.0)
             assert np.sum(moved**2) <= np.sum(moved * (u - v)) + 1e-12
@@ -725,10 +727,11 @@ def test_what_is_free_is_not_shrunk_and_what_is_excluded_is_zero(name):
 def test_a_variant_is_finite_at_zero_with_its_derivatives(name, x64):
     """Prox in v, lam and step, and value, whose gradient at 0 is 0."""
     variant, zero = VARIANTS[name], jnp.zeros((P, K))
-    jacobian = jax.jacobian(partial(variant_prox, name), argnums=(0, 1, 2))
+    jacobian = jax.jit(jax.jacobian(partial(variant_prox, name), argnums=(0, 1, 2)))
+    slopes = jax.jit(jax.value_and_grad(variant.penalty.value))
     for lam in (0.0, 0.5):
-        chex.assert_tree_all_finite(jax.jit(jacobian)(zero, lam, 1.0))
-        value, slope = jax.value_and_grad(variant.penalty.value)({"w": zero}, lam)
+        chex.assert_tree_all_finite(jacobian(zero, lam, 1.0))
+        value, slope = slopes({"w": zero}, lam)
         assert value == 0
         np.testing.assert_array_equal(slope["w"], 0)
 
@@ -991,15 +994,7 @@ def fitting_data():
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "l1 arrays factors",
-        "l2 box",
-        "elastic_net(0.3) positive factors",
-        "group size_weights factors",
-        "group axis 0",
-        "group groups size_weights",
-    ],
+    "name", ["l1 arrays factors", "group factors", "group groups size_weights"]
 )
 def test_a_saved_path_loads_with_an_equal_penalty(name, tmp_path):
     """Its arguments are in the file, infinite ones too, and build the same numbers."""
@@ -1007,8 +1002,8 @@ def test_a_saved_path_loads_with_an_equal_penalty(name, tmp_path):
     penalty = VARIANTS[name].penalty
     model = rj.models.linear(P, K)
     problem = rj.Problem(model, rj.losses.half_squared_error(), penalty)
-    lams = [0.5, 0.1]
-    path = rj.fit_path(problem, X, np.stack([y, -y], 1), lams)
+    quick = rj.solvers.minibatch(epochs=1, polish=1)
+    path = rj.fit_path(problem, X, np.stack([y, -y], 1), [0.1], solver=quick)
     path.save(tmp_path / "path.npz")
     again = rj.load(tmp_path / "path.npz").problem.penalty
     assert again.config == penalty.config

@@ -34,7 +34,7 @@ class Grouping(NamedTuple):
         if self.axis is not None:
             return jnp.sum(w, axis=self.axis, keepdims=True)
         rows = jnp.sum(w, axis=tuple(range(1, w.ndim)))
-        sums = jax.ops.segment_sum(rows, self.numbers, self.count)
+        sums = jax.ops.segment_sum(rows, self.numbers, self.count)  # pyright: ignore
         return aligned(sums[self.numbers], w)
 
     def norm(self, w: Array) -> Array:

@@ -58,7 +58,7 @@ def separable(
     where = trees.static_mask(where)
     selected = Partial(_selected, where, extent)
     # Functions as Partial without arguments: part of the program, compared by value.
-    parts = Parts(*(Partial(f) if callable(f) else f for f in parts))
+    parts = Parts(*(Partial(f) if callable(f) else f for f in parts))  # pyright: ignore
     bound = (parts, extent, selected)
     known = None if parts.split is None else bound
     return Penalty(

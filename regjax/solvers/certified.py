@@ -94,8 +94,8 @@ def build(tol: Array | float, most: int, problem: Problem, data: Data) -> Solver
     aid = data.aid
     zeros = problem.model.init(jax.random.key(0))
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, data.X.dtype), zeros)
-    moves = moves_of(problem.model, problem.loss, data, zeros, aid.free)
-    setting = Setting(problem, data, aid, moves)
+    moves = moves_of(problem.model, problem.loss, data, zeros, aid.free)  # pyright: ignore
+    setting = Setting(problem, data, aid, moves)  # pyright: ignore
     return Solver(
         init=lambda lane, params: _init(setting, lane, params),
         resume=lambda lane, state: _resume(setting, lane, state),

@@ -231,7 +231,8 @@ def _train(setting: Setting, lane: Lane, state: State, order: Array | None) -> S
         carry, _ = jax.lax.scan(
             lambda c, chosen: (_update(setting, lane, c, chosen), None), carry, order
         )
-    return State(*carry, monotone.at(carry[0], lane), state.n_iter + 1)
+    params, optimizer = carry
+    return State(params, optimizer, monotone.at(params, lane), state.n_iter + 1)
 
 
 def _update(setting: Setting, lane: Lane, carry: Any, chosen: Array | None) -> Any:
