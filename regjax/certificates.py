@@ -31,6 +31,7 @@ from regjax.free_block import Moves, moves_of
 from regjax.types import Array, Data, Loss, Model, Params, Problem
 
 NEWTON_STEPS = 2
+NEWTON_STEPS_FROM_AFAR = 20
 TINY = 1e-30
 
 
@@ -86,6 +87,7 @@ def refit(
     eta: Array,
     free: Array,
     moves: Moves,
+    steps: int = NEWTON_STEPS,
 ) -> tuple[Params, Array]:
     """Fit the unpenalised coordinates, all others held.
 
@@ -99,6 +101,7 @@ def refit(
       free: [q] places of the unpenalised coordinates in the flattened params; one
         that its bounds hold back is left where it is.
       moves: how eta moves with them.
+      steps: of Newton.
 
     Returns:
       `(params, eta)`, nowhere of a larger objective.
@@ -142,7 +145,7 @@ def refit(
         return jnp.where(better, there, flat), jnp.where(better, moved, eta)
 
     flat = ravel_pytree(params)[0]
-    flat, eta = jax.lax.fori_loop(0, NEWTON_STEPS, step, (flat, eta))
+    flat, eta = jax.lax.fori_loop(0, steps, step, (flat, eta))
     return restore(flat), eta
 
 
@@ -246,7 +249,7 @@ def gap_of(
     moves = moves_of(problem.model, problem.loss, data, zeros, aid.free)
     eta = linear_predictor(problem.model, params, data)
     given = (problem, data, shares, lam)
-    fitted = refit(*given, params, eta, aid.free, moves)
+    fitted = refit(*given, params, eta, aid.free, moves, steps=NEWTON_STEPS_FROM_AFAR)
     best = certificate(*given, *fitted, aid.free, moves)
     here = objective.objective(problem, params, data, shares, lam)
     return best.gap + jnp.maximum(here - best.objective, 0.0)

@@ -437,6 +437,11 @@ VARIANTS = {
 GROUPED = [name for name in VARIANTS if name.startswith("group")]
 
 every_variant = pytest.mark.parametrize("name", VARIANTS)
+# For what compiles slowly.
+every_kind = pytest.mark.parametrize(
+    "name",
+    [n for n in VARIANTS if re.search("arrays factors|^group|^l1$", n)],
+)
 leaves = hnp.arrays(
     np.float32,
     (P, K),
@@ -723,7 +728,7 @@ def test_what_is_free_is_not_shrunk_and_what_is_excluded_is_zero(name):
             np.testing.assert_array_equal(w[variant.excluded], 0)
 
 
-@every_variant
+@every_kind
 def test_a_variant_is_finite_at_zero_with_its_derivatives(name, x64):
     """Prox in v, lam and step, and value, whose gradient at 0 is 0."""
     variant, zero = VARIANTS[name], jnp.zeros((P, K))
@@ -752,7 +757,7 @@ def test_steps_of_a_variant_differ_from_piece_to_piece(name, x64):
             np.testing.assert_allclose(together[i], np.ravel(alone)[i], rtol=1e-13)
 
 
-@every_variant
+@every_kind
 def test_lam_of_a_variant_may_be_batched(name, x64):
     """vmap over lam under jit is one call per lam: prox, value and conjugate."""
     variant = VARIANTS[name]
@@ -993,17 +998,21 @@ def fitting_data():
     return X, (X[:, 0] - 2 * X[:, 5]).astype(np.float32)
 
 
-@pytest.mark.parametrize(
-    "name", ["l1 arrays factors", "group factors", "group groups size_weights"]
-)
-def test_a_saved_path_loads_with_an_equal_penalty(name, tmp_path):
-    """Its arguments are in the file, infinite ones too, and build the same numbers."""
+@pytest.fixture(scope="module")
+def quick_path():
     X, y = fitting_data()
-    penalty = VARIANTS[name].penalty
-    model = rj.models.linear(P, K)
-    problem = rj.Problem(model, rj.losses.half_squared_error(), penalty)
+    penalty = rj.penalties.l1(factors=FACTORS, bounds=BOUNDS["arrays"])
+    model, loss = rj.models.linear(P, K), rj.losses.half_squared_error()
     quick = rj.solvers.minibatch(epochs=1, polish=1)
-    path = rj.fit_path(problem, X, np.stack([y, -y], 1), [0.1], solver=quick)
+    y = np.stack([y, -y], 1)
+    return rj.fit_path(rj.Problem(model, loss, penalty), X, y, [0.1], solver=quick)
+
+
+@every_variant
+def test_a_saved_path_loads_with_an_equal_penalty(name, quick_path, tmp_path):
+    """Its arguments are in the file, infinite ones too, and build the same numbers."""
+    penalty = VARIANTS[name].penalty
+    path = quick_path.replace(problem=quick_path.problem._replace(penalty=penalty))
     path.save(tmp_path / "path.npz")
     again = rj.load(tmp_path / "path.npz").problem.penalty
     assert again.config == penalty.config

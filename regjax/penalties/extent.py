@@ -36,16 +36,14 @@ class Extent(NamedTuple):
         Raises:
           ValueError: with the key path and both lengths.
         """
-        given = {"factors": self.factors, "bounds": self.low, "bounds ": self.high}
-        lengths = {
-            name.strip(): np.shape(array)[0]
-            for name, array in given.items()
-            if array is not None and np.ndim(array)
-        }
+        given = [("factors", self.factors), ("bounds", self.low), ("bounds", self.high)]
+        lengths = [
+            (name, np.shape(a)[0]) for name, a in given if a is not None and np.ndim(a)
+        ]
         paths, leaves = trees.key_paths(params), jax.tree.leaves(params)
         for path, leaf, on in zip(paths, leaves, jax.tree.leaves(chosen), strict=True):
             rows = np.shape(leaf)[0] if np.ndim(leaf) else None
-            for name, length in lengths.items():
+            for name, length in lengths:
                 if on and rows != length:
                     raise ValueError(
                         f"{name}: has {length} numbers, but {path} has shape "
@@ -68,11 +66,15 @@ class Extent(NamedTuple):
             w = jnp.where(jnp.isinf(aligned(self.factors, w)), 0.0, w)
         return w
 
-    def holds(self, w: Array) -> Array:
-        """Whether each coordinate is within its bounds."""
-        if not self.bounded:
-            return jnp.ones(w.shape, bool)
-        return (w >= aligned(self.low, w)) & (w <= aligned(self.high, w))
+    def inside(self, w: Array, value: Array) -> Array:
+        """The value; inf where w is out of bounds, or not 0 where excluded."""
+        if self.bounded:
+            kept = (w >= aligned(self.low, w)) & (w <= aligned(self.high, w))
+            value = jnp.where(jnp.all(kept), value, jnp.inf)
+        if self.factors is not None:
+            out = jnp.isinf(aligned(self.factors, w)) & (w != 0)
+            value = jnp.where(jnp.any(out), jnp.inf, value)
+        return value
 
     def side(self, z: Array) -> Array:
         """How far w may go in the direction of z, in [0, inf]."""
@@ -132,6 +134,8 @@ def check_extent(factors: Any, bounds: Any) -> Extent:
         raise ValueError("bounds: low and high must be numbers or [p]")
     if not (np.all(low <= 0) and np.all(high >= 0)):
         raise ValueError("bounds: must have low <= 0 <= high, 0 is excluded")
+    if low.ndim and high.ndim and low.shape != high.shape:
+        raise ValueError(f"bounds: low has {low.size} numbers, high has {high.size}")
     return Extent(factors, low, high)
 
 

@@ -49,7 +49,9 @@ class Grouping(NamedTuple):
 
     def shared(self, w: Array) -> Array:
         """One number per number in w, to count each group once."""
-        return self.sum(jnp.ones_like(w)) if self.axis is None else jnp.ones(())
+        return (
+            self.sum(jnp.ones_like(w)) if self.axis is None else jnp.ones((), w.dtype)
+        )
 
 
 def group(
@@ -112,7 +114,10 @@ def _axes(axis: Any) -> tuple[int, ...]:
 
 
 def _group_numbers(groups: Any) -> np.ndarray:
-    numbers = np.asarray(groups)
+    try:
+        numbers = np.asarray(groups)
+    except ValueError:
+        raise ValueError(f"groups: must be [p] whole numbers, got {groups!r}") from None
     if numbers.ndim != 1 or numbers.dtype.kind not in "iu" or numbers.size == 0:
         raise ValueError("groups: must be [p] whole numbers, one per input")
     missing = set(range(int(numbers.max()) + 1)) - set(numbers.tolist())
@@ -128,6 +133,11 @@ def _selected(where: Any, extent: Extent, grouping: Grouping, params: Params) ->
     for leaf in (np.shape(w) for on, w in pairs if on):
         if grouping.axis is not None and not _fits(grouping.axis, len(leaf)):
             raise ValueError(f"axis: {grouping.axis} does not fit shape {list(leaf)}")
+        across = grouping.axis is not None and 0 in {
+            a % len(leaf) for a in grouping.axis
+        }
+        if extent.factors is not None and across:
+            raise ValueError("factors: a group must be within one input (axis=-1)")
         if grouping.numbers is not None and leaf[:1] != np.shape(grouping.numbers):
             length = len(grouping.numbers)
             raise ValueError(
@@ -149,7 +159,7 @@ def _value(grouping, extent, selected, params: Params, lam: Array) -> Array:
     def one(w: Array) -> Array:
         norms = _weights(grouping, extent, w) * grouping.norm(w)
         rows = jnp.broadcast_to(norms / grouping.shared(w), _rows(grouping, w, norms))
-        return lam * jnp.sum(rows)
+        return extent.inside(w, lam * jnp.sum(rows))
 
     return trees.sum_selected(one, selected(params), params)
 
@@ -189,16 +199,19 @@ def _dual_scale(grouping, extent, selected, z: Params, lam: Array) -> Array:
     def one(z: Array) -> Array:
         free = jnp.asarray(_weights(grouping, extent, z)) == 0
         stuck = jnp.any(free & (jnp.where(extent.side(z) > 0, z, 0.0) != 0))
-        return jnp.where(stuck, jnp.inf, jnp.max(_ratio(grouping, extent, z)))
+        return jnp.where(
+            stuck, jnp.inf, jnp.max(_ratio(grouping, extent, z), initial=0.0)
+        )
 
     largest = trees.max_selected(one, selected(z), z)
-    return jnp.minimum(1.0, lam / jnp.where(largest > lam, largest, lam + (lam == 0)))
+    over = largest > lam
+    return jnp.where(over, lam / jnp.where(over, largest, 1.0), jnp.ones_like(largest))
 
 
 def _conjugate(grouping, extent, selected, z: Params, lam: Array) -> Array:
     scale = _dual_scale(grouping, extent, selected, z, lam)
     rounding = 8 * jnp.finfo(scale.dtype).eps
-    return jnp.where(scale >= 1 - rounding, 0.0, jnp.inf)
+    return jnp.where(scale >= 1 - rounding, 0.0, jnp.inf).astype(scale.dtype)
 
 
 def _pool(grouping, extent, selected, tree: Params) -> Params:

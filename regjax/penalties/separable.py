@@ -81,9 +81,7 @@ def _selected(where: Any, extent: Extent, params: Params) -> Params:
 def _value(parts, extent, selected, params: Params, lam: Array) -> Array:
     def one(w: Array) -> Array:
         value = parts.value(w, lam * extent.finite_factors(w), *parts.numbers)
-        if extent.bounded:
-            value = jnp.where(jnp.all(extent.holds(w)), value, jnp.inf)
-        return value
+        return extent.inside(w, value)
 
     return trees.sum_selected(one, selected(params), params)
 
@@ -108,7 +106,8 @@ def _conjugate(parts, extent, selected, z: Params, lam: Array) -> Array:
         beyond, t2 = _beyond(parts, extent, z, lam)
         # The maximiser, |w| = beyond / t2, as far as the bounds let it go.
         w = jnp.minimum(jnp.where(t2 > 0, beyond / t2, jnp.inf), extent.side(z))
-        value = beyond * w - jnp.where(t2 > 0, 0.5 * t2 * w**2, 0.0)
+        # In this order, since w**2 may be beyond the dtype.
+        value = w * jnp.where(t2 > 0, beyond - 0.5 * t2 * w, beyond)
         return jnp.sum(jnp.where(beyond > 0, value, 0.0))
 
     return trees.sum_selected(one, selected(z), z)
@@ -118,7 +117,8 @@ def _dual_scale(parts, extent, selected, z: Params, lam: Array) -> Array:
     def one(z: Array) -> Array:
         beyond, t2 = _beyond(parts, extent, z, lam)
         infinite = (beyond > 0) & (t2 == 0) & jnp.isinf(extent.side(z))
-        share = 1 - beyond / jnp.where(infinite, jnp.abs(z), 1.0)
+        t1, _ = parts.split(lam * extent.finite_factors(z), *parts.numbers)
+        share = t1 / jnp.where(infinite, jnp.abs(z), 1.0)
         return jnp.min(jnp.where(infinite, share, 1.0), initial=1.0)
 
     return -trees.max_selected(lambda z: -one(z), selected(z), z)

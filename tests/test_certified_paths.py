@@ -1,0 +1,126 @@
+"""Whole certified paths: real data in float64, a user's own model, any params."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn import datasets
+
+import regjax as rj
+
+LOSSES = {
+    "diabetes": rj.losses.half_squared_error(),
+    "breast_cancer": rj.losses.sigmoid_binary_cross_entropy(),
+    "wine": rj.losses.softmax_cross_entropy(),
+    "counts": rj.losses.poisson_nll(),
+}
+
+
+def load(name):
+    if name == "counts":
+        rng = np.random.default_rng(0)
+        X = rng.standard_normal((300, 20))
+        return X, rng.poisson(np.exp(0.5 * X[:, 0] - 0.3 * X[:, 1])).astype(float), 1
+    more = {"scaled": False} if name == "diabetes" else {}
+    found = getattr(datasets, f"load_{name}")(**more)
+    return found.data, found.target, 3 if name == "wine" else 1
+
+
+def problem(name, penalty, p, k):
+    return rj.Problem(rj.models.linear(p, k), LOSSES[name], penalty)
+
+
+@pytest.mark.parametrize(
+    "name, penalty, standardize",
+    [
+        ("diabetes", rj.penalties.l1(), False),
+        ("breast_cancer", rj.penalties.elastic_net(0.5), True),
+        ("breast_cancer", rj.penalties.l1(), False),
+        ("wine", rj.penalties.l1(), True),
+        ("wine", rj.penalties.group(), True),
+        ("counts", rj.penalties.l2(), False),
+    ],
+    ids=lambda value: getattr(value, "config", (value,))[0],
+)
+def test_every_lam_of_a_path_is_proved_in_float64(x64, name, penalty, standardize):
+    """gap <= 1e-10 P(null) at 100 lams over 4 decades, raw scales of 1e-3 ... 1e3."""
+    X, y, k = load(name)
+    path = rj.fit_path(
+        problem(name, penalty, X.shape[1], k), X, y, standardize=standardize
+    )
+    assert len(path) == 100 and path.lams[-1] < 1.1e-4 * path.lams[0]
+    assert np.all(path.status == rj.Status.converged)
+    assert np.all(path.gap <= 1e-10 * path.null_loss)
+    assert np.all(np.diff(path.loss) <= 2 * path.gap[:-1] + 1e-15)
+
+
+def own(p):
+    """An affine model of two blocks, a constant part, and a free intercept."""
+    half = p // 2
+
+    def apply(params, X):
+        left = X[:, :half] @ params["left"]
+        return left + X[:, half:] @ params["right"] + params["bias"][None, :] + 0.5
+
+    def init(key):
+        sizes = {"left": (half, 1), "right": (p - half, 1), "bias": (1,)}
+        return {name: jnp.zeros(size) for name, size in sizes.items()}
+
+    return rj.Model(init, apply, affine=True)
+
+
+def test_a_users_own_affine_model_is_certified(x64):
+    """It reaches the minimum of the linear model that it is."""
+    X, y, _ = load("diabetes")
+    lasso = problem("diabetes", rj.penalties.l1(), 10, 1)
+    lams = [20.0, 2.0, 0.2]
+    theirs = rj.fit_path(lasso._replace(model=own(10)), X, y, lams)
+    ours = rj.fit_path(lasso, X, y, lams)
+    assert np.all(theirs.status == rj.Status.converged)
+    assert np.all(theirs.gap <= 1e-10 * theirs.null_loss)
+    room = np.maximum(theirs.gap, ours.gap)
+    assert np.all(np.abs(theirs.objective - ours.objective) <= room)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_certify_bounds_the_distance_of_any_params(x64, name):
+    """Of the path's own params, of disturbed ones, and of none at all."""
+    X, y, k = load(name)
+    penalty = rj.penalties.l1()
+    this = problem(name, penalty, X.shape[1], k)
+    X = (X - X.mean(0)) / X.std(0)
+    lams = np.array([0.1, 0.01]) * (y.std() if name == "diabetes" else 1.0)
+    path = rj.fit_path(this, X, y, lams)
+    rng = np.random.default_rng(0)
+    for i, lam in enumerate(path.lams):
+        best = jax.tree.map(lambda a, i=i: a[i], path.params)
+        near = jax.tree.map(lambda a: a + 1e-2 * rng.standard_normal(a.shape), best)
+        zero = jax.tree.map(np.zeros_like, best)
+        for params in (best, near, zero):
+            gap = rj.certify(this, X, y, lam, params)
+            eta = X @ params[0]["w"] + params[0]["b"]
+            target = np.eye(k)[y] if name == "wine" else y[:, None].astype(float)
+            value = float(jnp.mean(this.loss.value(jnp.asarray(eta), target)))
+            value += lam * np.abs(params[0]["w"]).sum()
+            assert gap >= value - path.objective[i] - 1e-12
+        assert rj.certify(this, X, y, lam, best) <= 1e-9 * path.null_loss
+
+
+def test_a_network_has_no_gap():
+    X = np.arange(8, dtype=np.float32).reshape(4, 2)
+    y = np.arange(4)
+    net = rj.models.mlp([2, 2, 1])
+    this = rj.Problem(net, rj.losses.half_squared_error(), rj.penalties.l1())
+    with pytest.raises(ValueError, match="^problem:"):
+        rj.certify(this, X, y, 0.1, net.init(jax.random.key(0)))
+    assert np.all(np.isinf(rj.fit_path(this, X, y, [0.1]).gap))
+
+
+def test_constant_y_is_degenerate():
+    X = np.random.default_rng(0).standard_normal((20, 3)).astype(np.float32)
+    this = rj.Problem(
+        rj.models.linear(3), rj.losses.half_squared_error(), rj.penalties.l1()
+    )
+    path = rj.fit_path(this, X, np.full(20, 7.0, np.float32), [0.1, 0.01])
+    assert np.all(path.status == rj.Status.degenerate)
+    assert np.all(path.n_nonzero == 0) and np.all(path.dev_ratio == 0)
