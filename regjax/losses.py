@@ -220,8 +220,13 @@ def _poisson_conjugate(v: Array, y: Array) -> Array:
 def _poisson_fenchel_young(eta: Array, v: Array, y: Array) -> Array:
     """`exp(eta) - q - q (eta - ln q)` of `q = v + y`, of terms >= 0."""
     q = jnp.maximum(v + _aligned(y, eta), 0.0)
-    terms = jnp.exp(eta) - q - q * eta + xlogy(q, q)
-    return jnp.sum(jnp.maximum(terms, 0.0), axis=-1)
+    x = eta - jnp.log(jnp.where(q > 0, q, 1.0))
+    # exp(x) - 1 - x; by its series where that would cancel.
+    near = jnp.abs(x) < 0.1
+    small = jnp.where(near, x, 0.0)
+    series = 0.5 * small**2 * (1 + small / 3 * (1 + small / 4 * (1 + small / 5)))
+    terms = q * jnp.where(near, series, jnp.expm1(x) - x)
+    return jnp.sum(jnp.where(q > 0, terms, jnp.exp(eta)), axis=-1)
 
 
 def _poisson_hessian(eta: Array, y: Array) -> tuple[Array, Array]:
