@@ -173,7 +173,8 @@ def _round(setting: Setting, lane: Lane, state: State) -> State:
     kkt = _kkt(setting, lane, params, found.grad, curvature)
     now = Point(params, eta)
     better = good & (found.gap < 0.98 * state.least)
-    undone = jnp.maximum(2 * state.curvature, rest.highest)
+    # What was met where the loss overflowed says nothing.
+    undone = jnp.clip(rest.highest, 2 * state.curvature, 10 * state.curvature)
     undone = jnp.minimum(undone, _most_curvature(setting))
     return state._replace(
         now=trees.where(good, now, state.now),
