@@ -7,7 +7,7 @@ import regjax as rj
 from regjax import conversions
 
 pytestmark = pytest.mark.usefixtures("x64")
-TIGHT = rj.solvers.proximal_gradient(tol=1e-14)
+TIGHT = rj.solvers.proximal_gradient(tol=1e-15)
 
 
 def data():
@@ -30,7 +30,7 @@ def test_ridge_of_scikit_learn():
         solver=TIGHT,
     )  # fmt: skip
     peer = Ridge(3.0).fit(X, y)
-    np.testing.assert_allclose(ours.params[0]["w"][:, 0], peer.coef_, rtol=1e-5)
+    np.testing.assert_allclose(ours.params[0]["w"][:, 0], peer.coef_, rtol=1e-6)
 
 
 def test_logistic_regression_of_scikit_learn():

@@ -111,11 +111,20 @@ def _init(setting: Setting, lane: Lane, params: Params) -> State:
 
 
 def _at(setting: Setting, lane: Lane, params: Params, curvature: Array) -> State:
-    """At params, with nothing measured there yet."""
-    point = Point(params, linear_predictor(setting.problem.model, params, setting.data))
+    """At params, with nothing but the objective measured there yet.
+
+    It is what the first round must not end above: one that overshoots may end where
+    the loss is huge but finite, and the curvature too.
+    """
+    problem, data, *_ = setting
+    point = Point(params, linear_predictor(problem.model, params, data))
+    losses, _ = slopes_of(problem.loss, point.eta, data.y, shares(lane))
+    omega = problem.penalty.value(params, lane.lam)
+    value = jnp.sum(losses) + omega + objective.ridge(problem, params)
     unknown = jnp.full_like(lane.lam, jnp.inf)
     zeros = jax.tree.map(jnp.zeros_like, params)
     nothing = certificates.Certificate(*[unknown] * 5, grad=zeros)
+    nothing = nothing._replace(objective=value)
     zero = jnp.zeros((), jnp.int32)
     return State(
         now=point,
@@ -198,9 +207,6 @@ def _steps(
     """STEPS steps of FISTA: the last point, the one ahead, and the rest."""
     problem, data, aid, _ = setting
     metric = aid.metric
-
-    def dot(u: Params, v: Params) -> Array:
-        return trees.vdot(u, v)
 
     def one(_, carry: tuple[Point, Point, State]) -> tuple[Point, Point, State]:
         now, y, state = carry
