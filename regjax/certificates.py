@@ -27,8 +27,8 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from regjax import objective, trees
-from regjax.free_block import Moves, moves_of
-from regjax.types import Array, Data, Loss, Model, Params, Problem
+from regjax.objective import linear_predictor
+from regjax.types import Aid, Array, Data, Loss, Model, Params, Problem
 
 NEWTON_STEPS = 2
 NEWTON_STEPS_FROM_AFAR = 20
@@ -55,12 +55,6 @@ class Certificate(NamedTuple):
     grad: Params
 
 
-def linear_predictor(model: Model, params: Params, data: Data) -> Array:
-    """Eta with the offset, [n, k]."""
-    eta = model.apply(params, data.X)
-    return eta if data.offset is None else eta + data.offset
-
-
 def pull_back(model: Model, params: Params, data: Data, slopes: Array) -> Params:
     """`X' slopes`, of any affine model: the pull-back of eta, like params."""
     _, transpose = jax.vjp(lambda w: model.apply(w, data.X), params)
@@ -85,27 +79,24 @@ def refit(
     lam: Array,
     params: Params,
     eta: Array,
-    free: Array,
-    moves: Moves,
     steps: int = NEWTON_STEPS,
 ) -> tuple[Params, Array]:
     """Fit the unpenalised coordinates, all others held.
 
     Args:
       problem: affine and convex.
-      data: rows.
+      data: rows, with an Aid that names the unpenalised coordinates; one that its
+        bounds hold back is left where it is.
       shares: [n] sample weights over their sum.
       lam: [] weight of the penalty.
       params: where to start.
       eta: [n, k] there, with the offset.
-      free: [q] places of the unpenalised coordinates in the flattened params; one
-        that its bounds hold back is left where it is.
-      moves: how eta moves with them.
       steps: of Newton.
 
     Returns:
       `(params, eta)`, nowhere of a larger objective.
     """
+    free, moves = data.aid.free, data.aid.moves  # pyright: ignore
     if free.shape[0] == 0:
         return params, eta
     bend = jnp.sqrt(jnp.finfo(eta.dtype).eps)
@@ -156,8 +147,6 @@ def certificate(
     lam: Array,
     params: Params,
     eta: Array,
-    free: Array,
-    moves: Moves,
 ) -> Certificate:
     """Measure params whose free block is fitted; arguments as of `refit`."""
     loss, penalty = problem.loss, problem.penalty
@@ -171,8 +160,8 @@ def certificate(
     rounding = 2 * eps * (turnover + jnp.abs(omega) + ridge)
 
     terms = jnp.abs(slopes) + shares[:, None] * jnp.abs(data.y)  # slopes are mean - y
-    z, stuck = _settled(problem, grad, terms, free, moves)
-    inner = sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.sum(a * b), z, params)))
+    z, stuck = _settled(problem, grad, terms, data.aid)  # pyright: ignore
+    inner = trees.vdot(z, params)
     whole = omega + penalty.conjugate(z, lam) - inner  # s = 1: FY and ridge part are 0  # pyright: ignore
     s = _scale(problem, z, lam)
     shrunk = jax.tree.map(lambda a: s * a, z)
@@ -198,15 +187,14 @@ def certificate(
 
 
 def _settled(
-    problem: Problem, grad: Params, terms: Array, free: Array, moves: Moves
+    problem: Problem, grad: Params, terms: Array, aid: Aid
 ) -> tuple[Params, Array]:
     """`(z, whether z is nonzero where it must not)`; 0 where zero to rounding."""
     flat, restore = ravel_pytree(jax.tree.map(jnp.negative, grad))
-    if free.shape[0]:
-        turnover = moves.sizes(terms)
-        rounding = 16 * jnp.finfo(flat.dtype).eps * turnover
-        at = flat[free]
-        flat = flat.at[free].set(jnp.where(jnp.abs(at) <= rounding, 0.0, at))
+    if aid.free.shape[0]:
+        rounding = 16 * jnp.finfo(flat.dtype).eps * aid.moves.sizes(terms)
+        at = flat[aid.free]
+        flat = flat.at[aid.free].set(jnp.where(jnp.abs(at) <= rounding, 0.0, at))
     z = restore(flat)
     chosen = jax.tree.leaves(objective.penalised(problem, z))
     pairs = zip(chosen, jax.tree.leaves(z), strict=True)
@@ -242,14 +230,11 @@ def gap_of(
 
     The free block is fitted in a copy; what that gains is part of the gap.
     """
-    aid = data.aid
-    if aid is None or problem.loss.conjugate is None:
+    if data.aid is None:
         return jnp.full_like(lam, jnp.inf)
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    moves = moves_of(problem.model, problem.loss, data, zeros, aid.free)
-    eta = linear_predictor(problem.model, params, data)
     given = (problem, data, shares, lam)
-    fitted = refit(*given, params, eta, aid.free, moves, steps=NEWTON_STEPS_FROM_AFAR)
-    best = certificate(*given, *fitted, aid.free, moves)
+    eta = linear_predictor(problem.model, params, data)
+    fitted = refit(*given, params, eta, steps=NEWTON_STEPS_FROM_AFAR)
+    best = certificate(*given, *fitted)
     here = objective.objective(problem, params, data, shares, lam)
     return best.gap + jnp.maximum(here - best.objective, 0.0)

@@ -14,7 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from regjax import trees
+from regjax import free_block, trees
+from regjax.certificates import pull_back
+from regjax.models import is_linear
+from regjax.objective import linear_predictor
 from regjax.types import Aid, Array, Data, Model, Params, Problem
 
 POWER_STEPS = 20
@@ -27,16 +30,6 @@ def is_certifiable(problem: Problem) -> bool:
     """Whether a convex problem knows the conjugates that a gap is made of."""
     known = problem.loss.conjugate, problem.penalty.conjugate
     return None not in known
-
-
-def is_linear(model: Model) -> bool:
-    """Whether params are `({"w": [p, k], "b": [k]},)`, of `models.linear`."""
-    return model.config is not None and len(model.config[1].get("sizes", ())) == 2
-
-
-def has_intercept(model: Model) -> bool:
-    """Whether a linear model has one."""
-    return is_linear(model) and bool(model.config and model.config[1]["bias"])
 
 
 def centre(X: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -92,8 +85,7 @@ def aid(
     shares = np.asarray(shares, dtype)
     top = trees.jitted(_top_eigenvalue, problem.model, metric, params, data, shares)
     free = free_places(problem, params)
-    k = data.y.shape[1]
-    if free.size * data.X.shape[0] * k > MOST_RESPONSES:
+    if free_block.size(problem.model, problem.loss, data, free) > MOST_RESPONSES:
         free = free[:0]  # gaps are then those of the scaled dual point alone
     curvature = problem.loss.curvature
     if curvature is None:
@@ -101,6 +93,7 @@ def aid(
     return Aid(
         metric=metric,
         free=free.astype(np.int32),
+        moves=free_block.moves_of(problem.model, problem.loss, data, params, free),
         curvature=np.asarray(max(float(top), 1e-30) * curvature, dtype),
         null=np.asarray(null, dtype),
     )
@@ -153,9 +146,9 @@ def _pool(penalty: Any, tree: Params) -> Params:
 
 
 def _probe(model: Model, params: Params, data: Data, probes: Array) -> Params:
-    _, transpose = jax.vjp(lambda w: model.apply(w, data.X), params)
     squares = jax.lax.map(
-        lambda probe: jax.tree.map(jnp.square, transpose(probe)[0]), probes
+        lambda probe: jax.tree.map(jnp.square, pull_back(model, params, data, probe)),
+        probes,
     )
     return jax.tree.map(lambda a: jnp.mean(a, axis=0), squares)
 
@@ -173,24 +166,21 @@ def _top_eigenvalue(
         size = jnp.sqrt(trees.vdot(jax.tree.map(jnp.multiply, metric, w), w))
         w = jax.tree.map(lambda a: a / jnp.maximum(size, 1e-30), w)
         _, moved = jax.jvp(apply, (params,), (w,))
-        _, transpose = jax.vjp(apply, params)
-        new = jax.tree.map(jnp.divide, transpose(shares[:, None] * moved)[0], metric)
+        pulled = pull_back(model, params, data, shares[:, None] * moved)
+        new = jax.tree.map(jnp.divide, pulled, metric)
         return new, jnp.sum(shares[:, None] * moved**2)
 
     flat, restore = ravel_pytree(params)
     start = restore(jnp.cos(1.7 * jnp.arange(flat.size, dtype=flat.dtype)))
-    return jax.lax.fori_loop(0, POWER_STEPS, step, (start, jnp.zeros((), flat.dtype)))[
-        1
-    ]
+    begun = start, jnp.zeros((), flat.dtype)
+    return jax.lax.fori_loop(0, POWER_STEPS, step, begun)[1]
 
 
 def _mean_curvature(problem: Problem, params: Params, data: Data, shares: Array):
     """Second derivative of the mean loss as all of eta moves by 1."""
 
     def moved(t: Array) -> Array:
-        eta = problem.model.apply(params, data.X) + t
-        if data.offset is not None:
-            eta = eta + data.offset
+        eta = linear_predictor(problem.model, params, data) + t
         return jnp.sum(shares * problem.loss.value(eta, data.y))
 
     second = jax.grad(jax.grad(moved))(jnp.zeros((), data.X.dtype))

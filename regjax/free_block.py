@@ -11,8 +11,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from regjax import trees
+from regjax.models import has_intercept, is_linear
 from regjax.types import Array, Data, Loss, Model, Params
 
 
@@ -59,29 +62,43 @@ class Moves(NamedTuple):
         return diagonal.reshape(m * k, m * k) - spread.T @ (a * spread)
 
 
-def moves_of(model: Model, loss: Loss, data: Data, zeros: Params, free: Array) -> Moves:
-    """Responses of the coordinates at `free` in the flattened params.
+def size(model: Model, loss: Loss, data: Data, free: np.ndarray) -> int:
+    """How many numbers `moves_of` would hold."""
+    rows, k = data.X.shape[0], data.y.shape[1]
+    columns = _columns(model, loss, data, free)
+    return rows * (free.size * k if columns is None else columns.size)
 
-    Args:
-      model: affine.
-      loss: whether it knows its Hessian.
-      data: rows.
-      zeros: params.
-      free: [q] ascending.
+
+def moves_of(
+    model: Model, loss: Loss, data: Data, params: Params, free: np.ndarray
+) -> Moves:
+    """Responses of the coordinates at `free` in the flattened params, [q] ascending."""
+    columns = _columns(model, loss, data, free)
+    if columns is None:
+        return Moves(None, trees.jitted(_responses, model, data.X, params, free))
+    ones = jnp.ones_like(data.X[:, :1])
+    return Moves(jnp.concatenate([data.X, ones], axis=1)[:, columns], None)
+
+
+def _columns(
+    model: Model, loss: Loss, data: Data, free: np.ndarray
+) -> np.ndarray | None:
+    """Which inputs of a linear model are free, -1 for the intercept.
+
+    None where the model is another one, or an input is free for some outputs only.
     """
-    if model.config is not None and loss.hessian is not None:
-        # Of `models.linear`: biases flatten first, then w; and the penalty leaves
-        # alone all outputs of an input, or none.
-        k = data.y.shape[1]
-        intercepts = k if "b" in zeros[0] else 0
-        inputs = (free[::k] - intercepts) // k  # -1 for the intercept
-        ones = jnp.ones_like(data.X[:, :1])
-        with_ones = jnp.concatenate([data.X, ones], axis=1)
-        return Moves(with_ones[:, inputs], None)
-    flat, restore = ravel_pytree(zeros)
+    k = data.y.shape[1]
+    rows = np.unique(free // k)  # the biases flatten first
+    if not is_linear(model) or loss.hessian is None or rows.size * k != free.size:
+        return None
+    return rows - int(has_intercept(model))
+
+
+def _responses(model: Model, X: Array, params: Params, free: Array) -> Array:
+    flat, restore = ravel_pytree(params)
 
     def one(place: Array) -> Array:
         direction = restore(jnp.zeros_like(flat).at[place].set(1))
-        return jax.jvp(lambda w: model.apply(w, data.X), (zeros,), (direction,))[1]
+        return jax.jvp(lambda w: model.apply(w, X), (params,), (direction,))[1]
 
-    return Moves(None, jax.vmap(one)(free))
+    return jax.vmap(one)(free)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from regjax import conditioning, grids, inputs, objective, trees
+from regjax.models import has_intercept
 from regjax.types import Data, Lane, Model, Params, Problem
 
 
@@ -65,7 +66,7 @@ def find_ground(
     chosen = objective.penalised(problem, one)  # an error if `where` matches nothing
     given = None if init is None else inputs.check_init(init, one)
     convex, mean = grids.is_convex(problem), None
-    intercept = conditioning.has_intercept(problem.model) and not chosen[0]["b"]
+    intercept = has_intercept(problem.model) and not chosen[0]["b"]
     if convex and centred and intercept:
         X, mean = conditioning.centre(np.asarray(data.X), weights)
         data = data._replace(X=jnp.asarray(X))

@@ -97,10 +97,14 @@ def check_data(
     if offset is not None:
         offset = check_offset(offset, (len(X), k))
     dtype = _dtype({"X": X, "y": y, "sample_weight": sample_weight, "offset": offset})
+    # The heaviest row stands in for those of weight 0, which may hold anything.
+    rows = slice(None)
+    if not weights.all():
+        rows = np.where(weights > 0, np.arange(len(X)), np.argmax(weights))
     data = Data(
-        jnp.asarray(cast("X", X, dtype)),
-        jnp.asarray(cast("y", target, dtype)),
-        None if offset is None else jnp.asarray(cast("offset", offset, dtype)),
+        jnp.asarray(cast("X", X[rows], dtype)),
+        jnp.asarray(cast("y", target[rows], dtype)),
+        None if offset is None else jnp.asarray(cast("offset", offset[rows], dtype)),
     )
     return data, weights.astype(dtype)
 

@@ -292,9 +292,8 @@ def run(
     """
     count = len(lanes.lam)
     crew = workers.crew(-(-len(chains) // slots))
-    each = max(-(-max(count, room) // len(crew)), max(map(len, chains)))
-    parts = _shares(chains, len(crew))
-    room = 2 ** int(np.ceil(np.log2(max(each, LEAST_ROOM, *map(_size, parts)))))
+    parts = [chains[worker :: len(crew)] for worker in range(len(crew))]
+    room = 2 ** int(np.ceil(np.log2(max(count, room, LEAST_ROOM))))
     numbers, program = trees.partition((method.build, problem, data))
     tally = workers.Tally(on_progress, len(crew), count, "lams")
 
@@ -312,15 +311,6 @@ def run(
     order = np.argsort(np.concatenate([lanes_done for lanes_done, _ in found]))
     results = [result for _, result in found]
     return jax.tree.map(lambda *parts: np.concatenate(parts)[order], *results)
-
-
-def _size(chains: Sequence[np.ndarray]) -> int:
-    return sum(map(len, chains))
-
-
-def _shares(chains: Sequence[np.ndarray], count: int) -> list[list[np.ndarray]]:
-    """Chains dealt out, one by one."""
-    return [list(chains[worker::count]) for worker in range(count)]
 
 
 def _run_worker(program, given, size, tell, stop) -> Any:

@@ -83,6 +83,16 @@ def linear(p: int, k: int = 1, bias: bool = True) -> Model:
     return mlp([p, k], bias=bias)
 
 
+def is_linear(model: Model) -> bool:
+    """Whether params are `({"w": [p, k], "b": [k]},)`, as of `linear`."""
+    return model.config is not None and len(model.config[1].get("sizes", ())) == 2
+
+
+def has_intercept(model: Model) -> bool:
+    """Whether a linear model has one."""
+    return is_linear(model) and bool(model.config and model.config[1]["bias"])
+
+
 def mlp_init(
     sizes: tuple[int, ...], activation: str | Callable, bias: bool, key: Array
 ) -> Params:

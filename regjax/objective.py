@@ -14,7 +14,13 @@ import jax
 import jax.numpy as jnp
 
 from regjax import trees
-from regjax.types import Array, Data, Params, Problem
+from regjax.types import Array, Data, Model, Params, Problem
+
+
+def linear_predictor(model: Model, params: Params, data: Data) -> Array:
+    """Eta with the offset, [n, k]."""
+    eta = model.apply(params, data.X)
+    return eta if data.offset is None else eta + data.offset
 
 
 def data_loss(problem: Problem, params: Params, data: Data, shares: Array) -> Array:
@@ -30,9 +36,7 @@ def data_loss(problem: Problem, params: Params, data: Data, shares: Array) -> Ar
     Returns:
       [].
     """
-    eta = problem.model.apply(params, data.X)
-    if data.offset is not None:
-        eta = eta + data.offset
+    eta = linear_predictor(problem.model, params, data)
     # Select before the loss as well: 0 * inf is nan, also in a gradient.
     kept = shares > 0
     eta = jnp.where(kept[:, None], eta, 0.0)

@@ -147,8 +147,9 @@ def _colors(count: int) -> Any:
 
 def _draw_certificate(axis: Any, path: Path, x: np.ndarray) -> None:
     """Duality gaps where there are any, else KKT residuals, by status."""
+    tiny = np.finfo(float).tiny  # the null model may be perfect
     certified = bool(np.isfinite(path.gap).any())
-    values = _per_seed(path.gap / path.null_loss if certified else path.kkt)
+    values = _per_seed(path.gap / max(path.null_loss, tiny) if certified else path.kkt)
     status = _per_seed(path.status)
     shown = np.where(np.isfinite(values) & (values > 0), values, np.nan)
     for kind, color in STATUS_COLORS.items():

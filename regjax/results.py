@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from regjax import inputs, prediction, storage
+from regjax.models import is_linear
 from regjax.table import format_table
 from regjax.types import Params, Problem, Status
 
@@ -195,8 +196,7 @@ class Path:
           ValueError: the path is not of `models.linear`.
         """
         problem = self._problem()
-        config = problem.model.config
-        if config is None or len(config[1].get("sizes", ())) != 2:
+        if not is_linear(problem.model):
             raise ValueError("coef: only for models.linear; use params, or predict")
         layer = (self.params if lam is None else self.params_at(lam))[0]
         w = np.asarray(layer["w"])

@@ -143,12 +143,14 @@ class Aid(NamedTuple):
       metric: like params or broadcastable to them, > 0: mean square of each
         coordinate's column of the design. Steps are divided by it.
       free: [q] int, places of the unpenalised coordinates in the flattened params.
+      moves: how eta moves with them, a `free_block.Moves`.
       curvature: [] largest eigenvalue of the scaled design's second moments.
       null: [] mean loss of the null model: what tolerances of gaps multiply.
     """
 
     metric: Params
     free: Array
+    moves: Any
     curvature: Array
     null: Array
 

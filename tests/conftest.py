@@ -27,3 +27,10 @@ def x64():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """Drop compiled programs: a process may map 65,530 pieces of memory on Linux."""
+    yield
+    jax.clear_caches()

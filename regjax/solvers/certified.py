@@ -26,8 +26,8 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from regjax import certificates, objective, trees
-from regjax.certificates import linear_predictor, pull_back, slopes_of
-from regjax.free_block import Moves, moves_of
+from regjax.certificates import pull_back, slopes_of
+from regjax.objective import linear_predictor
 from regjax.solvers.report import count_nonzero, shares
 from regjax.types import Aid, Array, Data, Info, Lane, Params, Problem, Solver, Status
 
@@ -81,21 +81,20 @@ class State(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """The problem, the data, and what both bring along."""
+    """The problem, and its data with an Aid."""
 
     problem: Problem
     data: Data
-    aid: Aid
-    moves: Moves
+
+    @property
+    def aid(self) -> Aid:
+        """What the data bring along."""
+        return self.data.aid  # pyright: ignore
 
 
 def build(tol: Array | float, most: int, problem: Problem, data: Data) -> Solver:
     """The Solver of one convex problem and one data set with an Aid."""
-    aid = data.aid
-    zeros = problem.model.init(jax.random.key(0))
-    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, data.X.dtype), zeros)
-    moves = moves_of(problem.model, problem.loss, data, zeros, aid.free)  # pyright: ignore
-    setting = Setting(problem, data, aid, moves)  # pyright: ignore
+    setting = Setting(problem, data)
     return Solver(
         init=lambda lane, params: _init(setting, lane, params),
         resume=lambda lane, state: _resume(setting, lane, state),
@@ -116,7 +115,7 @@ def _at(setting: Setting, lane: Lane, params: Params, curvature: Array) -> State
     It is what the first round must not end above: one that overshoots may end where
     the loss is huge but finite, and the curvature too.
     """
-    problem, data, *_ = setting
+    problem, data = setting
     point = Point(params, linear_predictor(problem.model, params, data))
     losses, _ = slopes_of(problem.loss, point.eta, data.y, shares(lane))
     omega = problem.penalty.value(params, lane.lam)
@@ -167,14 +166,14 @@ def _round(setting: Setting, lane: Lane, state: State) -> State:
     """A few steps, then a look."""
     a = shares(lane)
     moved, ahead, rest = _steps(setting, lane, a, state)
-    problem, data, aid, moves = setting
+    problem, data = setting
     given = (problem, data, a, lane.lam)
-    params, eta = certificates.refit(*given, *moved, aid.free, moves)
+    params, eta = certificates.refit(*given, *moved)
     shift = jax.tree.map(jnp.subtract, params, moved.params)
     ahead = Point(
         jax.tree.map(jnp.add, ahead.params, shift), ahead.eta + (eta - moved.eta)
     )
-    found = certificates.certificate(*given, params, eta, aid.free, moves)
+    found = certificates.certificate(*given, params, eta)
     slack = jnp.where(jnp.isfinite(found.rounding), 4 * found.rounding, 0.0)
     good = found.objective <= state.found.objective + slack  # False for NaN
 
@@ -205,8 +204,8 @@ def _steps(
     setting: Setting, lane: Lane, a: Array, state: State
 ) -> tuple[Point, Point, State]:
     """STEPS steps of FISTA: the last point, the one ahead, and the rest."""
-    problem, data, aid, _ = setting
-    metric = aid.metric
+    problem, data = setting
+    metric = setting.aid.metric
 
     def one(_, carry: tuple[Point, Point, State]) -> tuple[Point, Point, State]:
         now, y, state = carry
@@ -220,17 +219,11 @@ def _steps(
         curvature = jnp.maximum(met, FORGET * state.curvature)
         step = jax.tree.map(lambda m: 1 / (curvature * m), metric)
         pushed = jax.tree.map(lambda w, g, t: w - t * g, y.params, grad, step)
-        params = problem.penalty.prox(pushed, lane.lam, _like(step, y.params))
+        params = problem.penalty.prox(pushed, lane.lam, step)
         new = Point(params, linear_predictor(problem.model, params, data))
 
-        back = jax.tree.map(
-            lambda m, y, n, w: m * (y - n) * (n - w),
-            _like(metric, params),
-            y.params,
-            params,
-            now.params,
-        )
-        uphill = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(back)) > 0
+        back = jax.tree.map(lambda m, y, n: m * (y - n), metric, y.params, params)
+        uphill = trees.vdot(back, jax.tree.map(jnp.subtract, params, now.params)) > 0
         t = 0.5 * (1 + jnp.sqrt(1 + 4 * state.momentum**2))
         dropped = uphill | state.plain
         push = jnp.where(dropped, 0.0, (state.momentum - 1) / t)
@@ -258,10 +251,6 @@ def _most_curvature(setting: Setting) -> Array:
     if loss.curvature is None:
         return jnp.full_like(aid.curvature, jnp.inf)
     return 2 * (aid.curvature + 1)
-
-
-def _like(metric: Params, params: Params) -> Params:
-    return jax.tree.map(lambda m, w: jnp.broadcast_to(m, w.shape), metric, params)
 
 
 def _curvature_met(
@@ -296,9 +285,9 @@ def _status(
     # Without a penalty no dual point is feasible but 0.
     free = (lane.lam == 0) & (state.kkt <= tol * lane.scale)
     done = (gap <= wanted) | free
-    level = FLOOR * jnp.finfo(gap.dtype).eps
-    level = (gap <= FLOOR * rounding) | (state.kkt <= level * lane.scale)
-    stuck = (gap - rounding <= rounding) | (level & (state.stalled >= PATIENCE))
+    least = FLOOR * jnp.finfo(gap.dtype).eps * lane.scale
+    low = (gap <= FLOOR * rounding) | (state.kkt <= least)
+    stuck = (gap - rounding <= rounding) | (low & (state.stalled >= PATIENCE))
     lost = state.n_iter >= most
     status = jnp.where(lost, Status.max_iter, Status.running)
     status = jnp.where(stuck, Status.floor, status)
@@ -327,10 +316,10 @@ def _finish(
 
 def _runs_away(setting: Setting, lane: Lane, state: State) -> Array:
     """Whether twice the unpenalised coordinates are better: no minimiser."""
-    problem, data, aid, _ = setting
+    problem, data = setting
     params, eta = state.now
     flat, restore = ravel_pytree(params)
-    farther = restore(flat.at[aid.free].multiply(2))
+    farther = restore(flat.at[setting.aid.free].multiply(2))
     double = jax.tree.map(lambda w: 2 * w, params)
     farther = trees.where(lane.lam == 0, double, farther)
     moved = linear_predictor(problem.model, farther, data)

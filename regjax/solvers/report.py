@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from regjax import certificates, objective, trees
+from regjax import certificates, objective
 from regjax.types import Array, Data, Info, Lane, Params, Problem, Status
 
 
@@ -69,10 +69,9 @@ def _no_nan(x: Array) -> Array:
 
 def count_nonzero(problem: Problem, params: Params) -> Array:
     """Penalised weights that are not 0, [] int32."""
-    select = problem.penalty.selected or trees.select
     counts = jax.tree.map(
         lambda m, w: jnp.sum(w != 0) if m else jnp.zeros((), int),
-        select(params),
+        objective.penalised(problem, params),
         params,
     )
     return sum(jax.tree.leaves(counts), start=jnp.zeros((), int)).astype(jnp.int32)
