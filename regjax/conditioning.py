@@ -54,12 +54,12 @@ def move_intercept(params: Params, mean: np.ndarray, sign: float) -> Params:
 
 
 def free_places(problem: Problem, params: Params) -> np.ndarray:
-    """Places in the flattened params that the penalty leaves alone on some side, [q].
+    """Places in the flattened params that the penalty leaves alone, [q].
 
-    A coordinate is free if a prox of enormous weight does not move it from an
-    enormous value: all leaves that are not selected, factors of 0.
+    A coordinate is free if a prox of enormous weight leaves a tiny value where it is,
+    on some side of 0: all leaves that are not selected, factors of 0.
     """
-    ones = jax.tree.map(lambda a: np.full_like(a, HUGE), params)
+    ones = jax.tree.map(lambda a: np.full_like(a, 1 / HUGE), params)
     up = trees.jitted(_prox, problem.penalty, ones)
     down = trees.jitted(_prox, problem.penalty, jax.tree.map(np.negative, ones))
     free = jax.tree.map(
@@ -76,7 +76,12 @@ def _prox(penalty: Any, params: Params) -> Params:
 
 
 def aid(
-    problem: Problem, params: Params, data: Data, shares: np.ndarray, null: float
+    problem: Problem,
+    params: Params,
+    data: Data,
+    shares: np.ndarray,
+    null: float,
+    free: np.ndarray,
 ) -> Aid:
     """The Aid of an affine problem; data as the solver will see them."""
     metric = _metric(problem, params, data, shares)
@@ -84,7 +89,6 @@ def aid(
     metric = jax.tree.map(lambda a: np.asarray(a, dtype), metric)
     shares = np.asarray(shares, dtype)
     top = trees.jitted(_top_eigenvalue, problem.model, metric, params, data, shares)
-    free = free_places(problem, params)
     if free_block.size(problem.model, problem.loss, data, free) > MOST_RESPONSES:
         free = free[:0]  # gaps are then those of the scaled dual point alone
     curvature = problem.loss.curvature

@@ -170,7 +170,9 @@ def _gradient(problem: Problem, params: Params, data: Data, shares: Array) -> Pa
     return jax.grad(objective.smooth, argnums=1)(problem, params, data, shares)
 
 
-def lambda_max(problem: Problem, null: Params, data: Data, shares: Array) -> float:
+def lambda_max(
+    problem: Problem, null: Params, data: Data, shares: Array, free: np.ndarray
+) -> float:
     """Smallest lam at which every penalised weight is 0, for an affine model.
 
     Args:
@@ -178,11 +180,14 @@ def lambda_max(problem: Problem, null: Params, data: Data, shares: Array) -> flo
       null: of `null_params`.
       data: rows.
       shares: [n] sample weights over their sum.
+      free: [q] places of the unpenalised params, whose gradients say nothing.
 
     Returns:
       That lam; inf for a penalty that never selects.
     """
     grad = trees.jitted(_gradient, problem, null, data, shares)
+    flat, restore = ravel_pytree(grad)
+    grad = restore(flat.at[free].set(0.0))
     return float(trees.jitted(_lambda_max, problem.penalty, grad))
 
 
@@ -220,6 +225,7 @@ def top(
     params: Params,
     data: Data,
     shares: Array,
+    free: np.ndarray,
     slope: float,
     null: float,
     sweep: Callable[[np.ndarray, int], tuple[Params, Info]],
@@ -231,6 +237,7 @@ def top(
       params: the model's own start; where convex, its null model.
       data: rows.
       shares: [n] sample weights over their sum.
+      free: [q] places of the unpenalised params, where convex.
       slope: of `at_start`.
       null: `null_loss(...)`.
       sweep: `sweep(lams, 1) -> (params, info)`, for the bracket.
@@ -243,7 +250,7 @@ def top(
     """
     if not is_convex(problem):
         return bracket(problem, params, slope, null, sweep)
-    highest = lambda_max(problem, params, data, shares)
+    highest = lambda_max(problem, params, data, shares, free)
     found = min(highest, slope / SMALLEST_L1_RATIO)
     # So that rounding in another program does not let a weight in at the first lam.
     found *= 1 + 8 * float(np.finfo(data.X.dtype).eps)

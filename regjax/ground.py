@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regjax import conditioning, grids, inputs, objective, trees
+from regjax import certificates, conditioning, grids, inputs, objective, trees
 from regjax.models import has_intercept
-from regjax.types import Data, Lane, Model, Params, Problem
+from regjax.types import Array, Data, Lane, Model, Params, Penalty, Problem
 
 
 class Ground(NamedTuple):
@@ -20,6 +20,7 @@ class Ground(NamedTuple):
       data: as solved: columns centred where an intercept takes the means up.
       mean: [p] what was taken off the columns; None: nothing.
       own: [seeds, ...] the model's own starts; where convex, the null model.
+      free: [q] places of the unpenalised coordinates; where not convex, none.
       starts: [seeds, ...] those that are used.
       lane: what all lanes share; lam, seed and fold are still empty.
       null: mean loss of the best constant linear predictor.
@@ -29,6 +30,7 @@ class Ground(NamedTuple):
     data: Data
     mean: np.ndarray | None
     own: Params
+    free: np.ndarray
     starts: Params
     lane: Lane
     null: float
@@ -76,16 +78,40 @@ def find_ground(
     if not np.isfinite(null):
         raise ValueError(f"y: the loss of the null model is {null:g}; rescale y")
     saturated = _saturated(problem, data, shares)
-    own = drawn
+    own, free = drawn, np.zeros(0, int)
     if convex:
-        aid = conditioning.aid(problem, one, data, shares, null)
-        one = grids.null_params(problem, one, data, shares, aid.free)  # pyright: ignore
+        free = conditioning.free_places(problem, one)
+        aid = conditioning.aid(problem, one, data, shares, null, free)
+        one = grids.null_params(problem, one, data, shares, free)  # pyright: ignore
+        one = _within_bounds(problem, one, data._replace(aid=aid), shares)
         own = _repeated(one, seeds)
         if conditioning.is_certifiable(problem):
             data = data._replace(aid=aid)
     lane = _lane(problem, data, weights, one, given, null, saturated)
     starts = own if given is None else _repeated(given, seeds)
-    return Ground(data, mean, own, starts, lane, null, saturated)
+    return Ground(data, mean, own, free, starts, lane, null, saturated)
+
+
+def _within_bounds(
+    problem: Problem, null: Params, data: Data, shares: np.ndarray
+) -> Params:
+    """The null model where unpenalised coordinates have bounds too."""
+    inside = jax.device_get(trees.jitted(_project, problem.penalty, null))
+    if all(jax.tree.leaves(jax.tree.map(np.array_equal, inside, null))):
+        return null
+    return jax.device_get(trees.jitted(_refit, problem, inside, data, shares))
+
+
+def _project(penalty: Penalty, params: Params) -> Params:
+    return penalty.prox(params, 0.0, 0.0)
+
+
+def _refit(problem: Problem, params: Params, data: Data, shares: Array) -> Params:
+    eta = objective.linear_predictor(problem.model, params, data)
+    lam = jnp.zeros((), eta.dtype)
+    steps = certificates.NEWTON_STEPS_FROM_AFAR
+    shares = shares.astype(eta.dtype)
+    return certificates.refit(problem, data, shares, lam, params, eta, steps)[0]
 
 
 def _draw(model: Model, key: Any, seeds: Any) -> Params:

@@ -87,8 +87,6 @@ def check_data(
       ValueError: the first thing that is wrong, by argument.
     """
     X = check_inputs(X)
-    y = _array("y", y, "numeric (integer labels for classes)")
-    _rows("y", y, X)
     weights = _weights(sample_weight, X)
     k = outputs(problem.model, X)
     target = check_target(problem.loss, X, y, k)
@@ -98,9 +96,7 @@ def check_data(
         offset = check_offset(offset, (len(X), k))
     dtype = _dtype({"X": X, "y": y, "sample_weight": sample_weight, "offset": offset})
     # The heaviest row stands in for those of weight 0, which may hold anything.
-    rows = slice(None)
-    if not weights.all():
-        rows = np.where(weights > 0, np.arange(len(X)), np.argmax(weights))
+    rows = np.where(weights > 0, np.arange(len(X)), np.argmax(weights))
     data = Data(
         jnp.asarray(cast("X", X[rows], dtype)),
         jnp.asarray(cast("y", target[rows], dtype)),

@@ -312,7 +312,8 @@ def _top(problem: Problem, ground: Ground, sweep: Callable) -> float:
     own = jax.tree.map(lambda a: a[0], ground.own)
     shares = ground.lane.weights / ground.lane.weights.sum()
     slope = float(ground.lane.scale)
-    return grids.top(problem, own, data, shares, slope, ground.null, sweep)
+    args = (ground.free, slope, ground.null, sweep)
+    return grids.top(problem, own, data, shares, *args)
 
 
 def _dev_ratio(loss: np.ndarray, null: float, saturated: float) -> np.ndarray:

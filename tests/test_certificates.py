@@ -212,19 +212,20 @@ def test_a_tolerance_below_rounding_is_refused():
         fit("half_squared_error", *in_float32("half_squared_error"), tol=1e-9)
 
 
-@every_penalty
+@pytest.mark.parametrize("penalty", [name for name in PENALTIES if name != "l2"])
 @every_loss
 def test_lambda_max_is_the_smallest_lam_of_an_empty_model(loss, penalty, x64):
-    """All weights are 0 at 1.001 lambda_max, not at 0.99 lambda_max."""
-    if penalty == "l2":
-        pytest.skip("ridge empties nothing")
+    """All penalised weights are 0 at 1.001 lambda_max, not at 0.99 lambda_max."""
     X, y = data(loss)
-    for situation in ({}, {"factors": FACTORS["excluded"]}):
+    bounds = {"low": np.r_[0, np.full(P - 1, -np.inf)], "high": np.r_[np.full(P, 0.25)]}
+    free = {"factors": np.r_[0, FACTORS["excluded"][1:]]}
+    for situation in ({}, free | (bounds if penalty != "group" else {})):
         given = {"penalty": penalty, "situation": situation, "tol": 1e-12}
         top = fit(loss, X, y, 2, **given).lams[0]
         path = fit(loss, X, y, top * np.array([1.001, 0.99]), **given)
-        assert path.n_nonzero[0] == 0
-        assert path.n_nonzero[1] > 0
+        w = path.params[0]["w"][:, situation.get("factors", np.ones(P)) > 0]
+        assert not np.any(w[0])
+        assert np.any(w[1])
 
 
 @every_loss

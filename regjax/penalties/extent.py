@@ -98,11 +98,8 @@ class Extent(NamedTuple):
 def aligned(numbers: Any, w: Array) -> Array:
     """[] or [p] as [p, 1, ...] beside w [p, ...]."""
     numbers = jnp.asarray(numbers, w.dtype)
-    return (
-        numbers.reshape(numbers.shape + (1,) * (w.ndim - 1))
-        if numbers.ndim
-        else (numbers)
-    )
+    ones = (1,) * (w.ndim - 1)
+    return numbers.reshape(numbers.shape + ones) if numbers.ndim else numbers
 
 
 def check_extent(factors: Any, bounds: Any) -> Extent:

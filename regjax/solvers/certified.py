@@ -322,6 +322,7 @@ def _runs_away(setting: Setting, lane: Lane, state: State) -> Array:
     farther = restore(flat.at[setting.aid.free].multiply(2))
     double = jax.tree.map(lambda w: 2 * w, params)
     farther = trees.where(lane.lam == 0, double, farther)
+    farther = problem.penalty.prox(farther, lane.lam, 0.0)  # as far as bounds allow
     moved = linear_predictor(problem.model, farther, data)
     losses, _ = slopes_of(problem.loss, moved, data.y, shares(lane))
     value = jnp.sum(losses) + objective.ridge(problem, farther)
