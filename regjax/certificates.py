@@ -30,7 +30,7 @@ from regjax import objective, trees
 from regjax.objective import linear_predictor
 from regjax.types import Aid, Array, Data, Loss, Model, Params, Problem
 
-NEWTON_STEPS = 2
+NEWTON_STEPS = 1
 NEWTON_STEPS_FROM_AFAR = 20
 TINY = 1e-30
 
@@ -72,15 +72,37 @@ def slopes_of(loss: Loss, eta: Array, y: Array, shares: Array) -> tuple[Array, A
     return jnp.where(kept, shares * losses, 0.0), slopes
 
 
+class Look(NamedTuple):
+    """Params of one lane, and what their loss is made of.
+
+    Attributes:
+      params: of the model.
+      eta: [n, k] linear predictor, offset included.
+      losses: [n] times their shares.
+      slopes: [n, k] derivatives of those.
+    """
+
+    params: Params
+    eta: Array
+    losses: Array
+    slopes: Array
+
+
+def look_at(
+    problem: Problem, data: Data, shares: Array, params: Params, eta: Array
+) -> Look:
+    """A Look."""
+    return Look(params, eta, *slopes_of(problem.loss, eta, data.y, shares))
+
+
 def refit(
     problem: Problem,
     data: Data,
     shares: Array,
     lam: Array,
-    params: Params,
-    eta: Array,
+    look: Look,
     steps: int = NEWTON_STEPS,
-) -> tuple[Params, Array]:
+) -> Look:
     """Fit the unpenalised coordinates, all others held.
 
     Args:
@@ -89,68 +111,60 @@ def refit(
         bounds hold back is left where it is.
       shares: [n] sample weights over their sum.
       lam: [] weight of the penalty.
-      params: where to start.
-      eta: [n, k] there, with the offset.
+      look: where to start.
       steps: of Newton.
 
     Returns:
-      `(params, eta)`, nowhere of a larger objective.
+      A Look, nowhere of a larger objective.
     """
     free, moves = data.aid.free, data.aid.moves  # pyright: ignore
     if free.shape[0] == 0:
-        return params, eta
-    bend = jnp.sqrt(jnp.finfo(eta.dtype).eps)
-    restore = ravel_pytree(params)[1]
-    selected = trees.select(params)
+        return look
+    restore = ravel_pytree(look.params)[1]
+    selected = trees.select(look.params)
     weights = jax.tree.map(
-        lambda on, w: jnp.full(w.shape, on, w.dtype), selected, params
+        lambda on, w: jnp.full(w.shape, on, w.dtype), selected, look.params
     )
     ridge = problem.ridge * ravel_pytree(weights)[0][free]
-
-    def measure(flat: Array, eta: Array) -> tuple[Array, Array]:
-        losses, slopes = slopes_of(problem.loss, eta, data.y, shares)
-        value = jnp.sum(losses) + 0.5 * jnp.sum(ridge * flat[free] ** 2)
-        return value, moves.back(slopes) + ridge * flat[free]
 
     def inside(flat: Array) -> Array:
         return ravel_pytree(problem.penalty.prox(restore(flat), lam, 0.0))[0]  # pyright: ignore
 
-    def step(_, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        flat, eta = carry
-        value, slope = measure(flat, eta)
-        kept = jnp.where(shares[:, None] > 0, eta, 0.0)
+    def step(_, now: Look) -> Look:
+        flat = ravel_pytree(now.params)[0]
+        slope = moves.back(now.slopes) + ridge * flat[free]
+        kept = jnp.where(shares[:, None] > 0, now.eta, 0.0)
         hessian = moves.hessian(problem.loss, kept, data.y, shares) + jnp.diag(ridge)
         pushed = flat.at[free].add(-slope / (jnp.diagonal(hessian) + TINY))  # pyright: ignore
         active = (inside(pushed) != flat)[free]
-        hessian = jnp.where(active[:, None] & active[None, :], hessian, 0.0)
-        # The common shift of softmax intercepts is flat; this bends only the way.
-        size = jnp.maximum(jnp.sum(active), 1)
-        level = bend * jnp.trace(hessian) / size + TINY
-        hessian = hessian + jnp.diag(jnp.where(active, level, 1.0))
-        delta = -jnp.linalg.solve(hessian, jnp.where(active, slope, 0.0))
-        there = inside(flat.at[free].add(delta))  # pyright: ignore
+        there = inside(flat.at[free].add(_newton(hessian, slope, active)))  # pyright: ignore
         delta = (there - flat)[free]
-        moved = eta + moves.forward(delta, eta.shape[1])
-        slack = 4 * jnp.finfo(eta.dtype).eps * jnp.abs(value)
-        better = measure(there, moved)[0] <= value + slack  # False for NaN
-        return jnp.where(better, there, flat), jnp.where(better, moved, eta)
+        eta = now.eta + moves.forward(delta, now.eta.shape[1])
+        new = look_at(problem, data, shares, restore(there), eta)  # pyright: ignore
+        before, after = (jnp.sum(a.losses) for a in (now, new))
+        bent = 0.5 * jnp.sum(ridge * (there[free] ** 2 - flat[free] ** 2))
+        slack = 4 * jnp.finfo(eta.dtype).eps * jnp.abs(before)
+        return trees.where(after + bent <= before + slack, new, now)  # False for NaN
 
-    flat = ravel_pytree(params)[0]
-    flat, eta = jax.lax.fori_loop(0, steps, step, (flat, eta))
-    return restore(flat), eta
+    return jax.lax.fori_loop(0, steps, step, look)
+
+
+def _newton(hessian: Array, slope: Array, active: Array) -> Array:
+    """The Newton step of the active coordinates, 0 in the others."""
+    hessian = jnp.where(active[:, None] & active[None, :], hessian, 0.0)
+    # The common shift of softmax intercepts is flat; this bends only the way.
+    bend = jnp.sqrt(jnp.finfo(slope.dtype).eps)
+    level = bend * jnp.trace(hessian) / jnp.maximum(jnp.sum(active), 1) + TINY
+    hessian = hessian + jnp.diag(jnp.where(active, level, 1.0))
+    return -jnp.linalg.solve(hessian, jnp.where(active, slope, 0.0))
 
 
 def certificate(
-    problem: Problem,
-    data: Data,
-    shares: Array,
-    lam: Array,
-    params: Params,
-    eta: Array,
+    problem: Problem, data: Data, shares: Array, lam: Array, look: Look
 ) -> Certificate:
     """Measure params whose free block is fitted; arguments as of `refit`."""
     loss, penalty = problem.loss, problem.penalty
-    losses, slopes = slopes_of(loss, eta, data.y, shares)
+    params, eta, losses, slopes = look
     grad = pull_back(problem.model, params, data, slopes)
     ridge, ridge_grad = jax.value_and_grad(objective.ridge, argnums=1)(problem, params)
     grad = jax.tree.map(jnp.add, grad, ridge_grad)
@@ -172,7 +186,9 @@ def certificate(
         + penalty.conjugate(shrunk, lam)  # pyright: ignore
         - s * inner
     )
-    nothing = _fenchel_young(loss, eta, 0.0 * slopes, data.y, shares) + ridge + omega
+    nothing = (
+        data_loss - _least_loss(loss, eta, data.y, shares) + ridge + omega
+    )  # s = 0
     bounds = jnp.where(stuck, jnp.inf, jnp.stack([whole, part]))
     bounds = jnp.append(bounds, nothing)
     gap = jnp.min(jnp.where(jnp.isnan(bounds), jnp.inf, bounds))
@@ -223,6 +239,15 @@ def _fenchel_young(
     return jnp.sum(jnp.where(kept, shares * terms, 0.0))
 
 
+def _least_loss(loss: Loss, eta: Array, y: Array, shares: Array) -> Array:
+    """What no linear predictor can be below: minus the conjugate at 0, []."""
+    if loss.saturated is not None:
+        terms = loss.saturated(y)
+    else:
+        terms = -loss.conjugate(jnp.zeros_like(eta), y)  # pyright: ignore
+    return jnp.sum(jnp.where(shares > 0, shares * terms, 0.0))
+
+
 def gap_of(
     problem: Problem, data: Data, shares: Array, lam: Array, params: Params
 ) -> Array:
@@ -234,7 +259,7 @@ def gap_of(
         return jnp.full_like(lam, jnp.inf)
     given = (problem, data, shares, lam)
     eta = linear_predictor(problem.model, params, data)
-    fitted = refit(*given, params, eta, steps=NEWTON_STEPS_FROM_AFAR)
-    best = certificate(*given, *fitted)
+    look = look_at(problem, data, shares, params, eta)
+    best = certificate(*given, refit(*given, look, NEWTON_STEPS_FROM_AFAR))
     here = objective.objective(problem, params, data, shares, lam)
     return best.gap + jnp.maximum(here - best.objective, 0.0)

@@ -99,6 +99,7 @@ def _within_bounds(
     inside = jax.device_get(trees.jitted(_project, problem.penalty, null))
     if all(jax.tree.leaves(jax.tree.map(np.array_equal, inside, null))):
         return null
+    shares = shares.astype(data.X.dtype)
     return jax.device_get(trees.jitted(_refit, problem, inside, data, shares))
 
 
@@ -109,9 +110,9 @@ def _project(penalty: Penalty, params: Params) -> Params:
 def _refit(problem: Problem, params: Params, data: Data, shares: Array) -> Params:
     eta = objective.linear_predictor(problem.model, params, data)
     lam = jnp.zeros((), eta.dtype)
+    look = certificates.look_at(problem, data, shares, params, eta)
     steps = certificates.NEWTON_STEPS_FROM_AFAR
-    shares = shares.astype(eta.dtype)
-    return certificates.refit(problem, data, shares, lam, params, eta, steps)[0]
+    return certificates.refit(problem, data, shares, lam, look, steps).params
 
 
 def _draw(model: Model, key: Any, seeds: Any) -> Params:

@@ -40,7 +40,7 @@ CHUNK_SECONDS = 0.5  # between two looks at the progress bar and at Ctrl-C
 MOST_GROWTH = 8.0
 HOST_SLOTS, DEVICE_SLOTS = 16, 1024
 HOST_BYTES = 2**29
-LEAST_ROOM = 64
+LEAST_ROOM = 128
 
 
 class Queue(NamedTuple):
@@ -337,16 +337,18 @@ def _share_of_wave(carry: Carry, rounds: int) -> float:
     return min(float(carry.clock) / rounds, 1.0) if rounds else 0.0
 
 
-def slots_for(problem: Problem, data: Data, params: Params, lanes: int) -> int:
+def slots_for(
+    method: Method, problem: Problem, data: Data, params: Params, lanes: int
+) -> int:
     """How many slots a worker has: as keep its device busy and fit its memory.
 
     A lane's memory is estimated by the arrays of one full forward pass. A function
-    of problem, data and device, except that a single lane is run alone.
+    of method, problem, data and device, except that a single lane is run alone.
     """
     if lanes == 1:
         return 1
     device = jax.devices()[0]
-    most, budget = HOST_SLOTS, HOST_BYTES
+    most, budget = min(method.slots, HOST_SLOTS), HOST_BYTES
     if device.platform != "cpu":
         stats = device.memory_stats() or {}
         most, budget = DEVICE_SLOTS, stats.get("bytes_limit", 2**33) // 4

@@ -18,7 +18,7 @@ from regjax.results import Fit, Path
 from regjax.types import Info, Method, Params, Problem, Status
 
 DIRECTIONS = ("sparse_to_dense", "dense_to_sparse")
-LAMS_A_CHAIN = 5
+LAMS_A_CHAIN = 8
 
 
 def fit(
@@ -101,7 +101,7 @@ def fit_path(
         duality gap; else `minibatch()`, which ends with a polish.
       chains: into how many chains of neighbouring lams the path is cut. Within a
         chain each lam starts from the one before; chains run side by side. 1 is
-        glmnet's path. None: chains of about 5 where convex, else one per lam.
+        glmnet's path. None: chains of about 8 where convex, else one per lam.
       direction: of every chain: "sparse_to_dense", from the largest lam, or
         "dense_to_sparse".
       seeds: how many starting points per lam. Seed s starts from
@@ -272,7 +272,9 @@ def _sweep(task: _Task, lams: np.ndarray, seeds: int) -> tuple[Params, Info]:
         fold=np.zeros(count * seeds, np.int32),
     )
     one = jax.tree.map(lambda a: a[0], ground.starts)
-    slots = lanes.slots_for(task.problem, ground.data, one, task.count * seeds)
+    slots = lanes.slots_for(
+        task.solver, task.problem, ground.data, one, task.count * seeds
+    )
     chains = _default_chains(task, count) if task.chains is None else task.chains
     # A stream of its own, so that no start shares its bits with the batches.
     order_key = jax.random.fold_in(task.key, np.uint32(2**32 - 1))

@@ -247,9 +247,11 @@ class Method(NamedTuple):
       rounds: of a wave, for the progress bar; 0 where slots refill at once.
       tol: what the user asked for; None: the solver's own.
       centred: whether columns are centred where an intercept takes the means up.
+      slots: of a worker on a CPU core, at most.
     """
 
     build: Callable[..., Solver]
     rounds: int = 0
     tol: float | None = None
     centred: bool = False
+    slots: int = 16

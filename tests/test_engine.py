@@ -66,7 +66,7 @@ def test_the_number_of_workers_changes_nothing(monkeypatch, case):
 
 def test_slots_of_any_number_give_the_same_path(monkeypatch, case):
     wide = solve(case)
-    monkeypatch.setattr(lanes, "HOST_SLOTS", 4)
+    monkeypatch.setattr(lanes, "HOST_SLOTS", 2)
     narrow = solve(case)
     np.testing.assert_allclose(narrow.objective, wide.objective, rtol=1e-4)
 
@@ -319,13 +319,13 @@ def test_ctrl_c_drops_a_lam_whose_seeds_are_not_all_done(monkeypatch):
 def test_slots_shrink_with_the_memory_of_a_lane(monkeypatch):
     data, _ = inputs.check_data(PROBLEM, X, y, None, None)
     params = PROBLEM.model.init(jax.random.key(0))
-    assert lanes.slots_for(PROBLEM, data, params, 100) == lanes.HOST_SLOTS
-    assert lanes.slots_for(PROBLEM, data, params, 2) == lanes.HOST_SLOTS
-    assert lanes.slots_for(PROBLEM, data, params, 1) == 1
+    assert lanes.slots_for(SOLVER, PROBLEM, data, params, 100) == lanes.HOST_SLOTS
+    assert lanes.slots_for(SOLVER, PROBLEM, data, params, 2) == lanes.HOST_SLOTS
+    assert lanes.slots_for(SOLVER, PROBLEM, data, params, 1) == 1
     monkeypatch.setattr(lanes, "HOST_BYTES", 100_000)
-    assert 1 < lanes.slots_for(PROBLEM, data, params, 100) < lanes.HOST_SLOTS
+    assert 1 < lanes.slots_for(SOLVER, PROBLEM, data, params, 100) < lanes.HOST_SLOTS
     monkeypatch.setattr(lanes, "HOST_BYTES", 1)
-    assert lanes.slots_for(PROBLEM, data, params, 100) == 1
+    assert lanes.slots_for(SOLVER, PROBLEM, data, params, 100) == 1
 
 
 def test_weights_may_differ_from_lane_to_lane(case):

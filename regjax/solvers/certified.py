@@ -168,18 +168,16 @@ def _round(setting: Setting, lane: Lane, state: State) -> State:
     moved, ahead, rest = _steps(setting, lane, a, state)
     problem, data = setting
     given = (problem, data, a, lane.lam)
-    params, eta = certificates.refit(*given, *moved)
-    shift = jax.tree.map(jnp.subtract, params, moved.params)
-    ahead = Point(
-        jax.tree.map(jnp.add, ahead.params, shift), ahead.eta + (eta - moved.eta)
-    )
-    found = certificates.certificate(*given, params, eta)
+    look = certificates.refit(*given, certificates.look_at(problem, data, a, *moved))
+    now = Point(look.params, look.eta)
+    shift = jax.tree.map(jnp.subtract, now, moved)
+    ahead = jax.tree.map(jnp.add, ahead, shift)
+    found = certificates.certificate(*given, look)
     slack = jnp.where(jnp.isfinite(found.rounding), 4 * found.rounding, 0.0)
     good = found.objective <= state.found.objective + slack  # False for NaN
 
     curvature = rest.curvature
-    kkt = _kkt(setting, lane, params, found.grad, curvature)
-    now = Point(params, eta)
+    kkt = _kkt(setting, lane, now.params, found.grad, curvature)
     better = good & (found.gap < 0.98 * state.least)
     # What was met where the loss overflowed says nothing.
     undone = jnp.clip(rest.highest, 2 * state.curvature, 10 * state.curvature)

@@ -36,7 +36,8 @@ def proximal_gradient(tol: float | None = None, max_iter: int = 100_000) -> Meth
     """
     max_iter = whole_number("max_iter", max_iter)
     tol = None if tol is None else positive("tol", tol)
-    return Method(Partial(build, tol, max_iter), tol=tol, centred=True)
+    # Few slots, of many steps each: with more, more of them wait for the last chain.
+    return Method(Partial(build, tol, max_iter), tol=tol, centred=True, slots=4)
 
 
 def build(tol: Array | float | None, most: int, problem: Problem, data: Data) -> Solver:
