@@ -10,6 +10,7 @@ from regjax import (
     solvers,
     transforms,
 )
+from regjax.cross_validation import CV, cross_validate
 from regjax.path import certify, fit, fit_path
 from regjax.results import Fit, Path, load
 from regjax.types import Loss, Model, Penalty, Problem, Status
@@ -17,6 +18,7 @@ from regjax.types import Loss, Model, Penalty, Problem, Status
 __version__ = "0.1.0"
 
 __all__ = [
+    "CV",
     "Fit",
     "Loss",
     "Model",
@@ -26,6 +28,7 @@ __all__ = [
     "Status",
     "certify",
     "conversions",
+    "cross_validate",
     "datasets",
     "fit",
     "fit_path",

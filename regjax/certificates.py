@@ -57,7 +57,7 @@ class Certificate(NamedTuple):
 
 def pull_back(model: Model, params: Params, data: Data, slopes: Array) -> Params:
     """`X' slopes`, of any affine model: the pull-back of eta, like params."""
-    _, transpose = jax.vjp(lambda w: model.apply(w, data.X), params)
+    _, transpose = jax.vjp(lambda w: objective.apply(model, w, data), params)
     return transpose(slopes)[0]
 
 

@@ -1,24 +1,25 @@
-"""The command line: `regjax path`, `regjax show`, `regjax plot`."""
+"""The command line: `regjax path`, `regjax cv`, `regjax show`, `regjax plot`."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
+import dataclasses
 import os
 import pathlib
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
-from regjax import datasets, losses, models, parse, penalties
+from regjax import arguments, datasets, models, parse
+from regjax.cross_validation import cross_validate
 from regjax.path import fit_path
 from regjax.results import Path, load
 from regjax.table import worst_status
-from regjax.types import Problem, Status
+from regjax.types import Loss, Problem, Status
 
 INTERRUPTED = 130
 
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       Ctrl-C (what had finished is kept).
     """
     try:
-        args = _parser().parse_args(argv)
+        args = arguments.parser(_path, _cv, _show, _plot).parse_args(argv)
         return args.run(args)
     except (ValueError, OverflowError, MemoryError) as error:
         words = " ".join(str(error).split()) or "out of memory"
@@ -48,89 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors become a ValueError, which `main` prints in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        known = [o for o in _options(self) if o.startswith("--")]
-        hints = [
-            f"did you mean {near[0]}?"
-            for word in message.split()
-            if word.startswith("--")
-            and word not in known
-            and (near := difflib.get_close_matches(word, known, n=1))
-        ]
-        raise ValueError("; ".join([message, *hints]))
-
-
-def _options(parser: argparse.ArgumentParser) -> list[str]:
-    """Options of a parser and of its commands."""
-    names = list(parser._option_string_actions)
-    for action in parser._actions:
-        for command in action.choices or () if action.dest == "command" else ():
-            names += action.choices[command]._option_string_actions  # type: ignore
-    return names
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="regjax",
-        description="Regularization paths of networks and linear models.",
-        allow_abbrev=False,
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    _add_path(commands)
-    show = commands.add_parser("show", help="print the table of a path.npz")
-    show.add_argument("file")
-    show.set_defaults(run=_show)
-    draw = commands.add_parser("plot", help="draw a path.npz")
-    draw.add_argument("file")
-    draw.add_argument("--out", help="picture to write; default: beside FILE, as .png")
-    draw.set_defaults(run=_plot)
-    return parser
-
-
-def _add_path(commands: Any) -> None:
-    path = commands.add_parser(
-        "path",
-        help="solve a path: table, path.npz, path.png",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
-    names = ", ".join([*datasets.SKLEARN, "fashion_mnist", "prostate"])
-    add = path.add_argument
-    add("--data", default="digits", help=f"{names}, FILE.csv:TARGET or FILE.npz")
-    add("--hidden", default="32", help="sizes of hidden layers, 32,16; none: depth 0")
-    add("--activation", default="sigmoid", help=", ".join(models.ACTIVATIONS))
-    add("--loss", default="auto", help=f"auto, {', '.join(losses.REGISTRY)}")
-    add("--penalty", default="l1", help=", ".join(penalties.REGISTRY))
-    add("--l1-ratio", type=float, help="of the elastic net, in [0, 1]; default 0.5")
-    add("--ridge", type=float, default=0.0, help="fixed ridge on all weights")
-    add("--lams", default="100", help="a count, a list 0.1,0.01 or max:min:count")
-    add("--optimizer", help="adam or sgd, by minibatches; default: by the model")
-    add("--learning-rate", type=float, help="at the start; default: the optimizer's")
-    add("--epochs", type=int, help="passes over the rows (default: 30)")
-    add("--batch-size", type=int, help="rows a step (default: 128)")
-    add("--polish", type=int, help="full-batch rounds at the end (default: 30)")
-    add("--seeds", type=int, default=1, help="starting points per lam")
-    add("--standardize", action="store_true", help="columns to mean 0, deviation 1")
-    add("--test-fraction", type=float, default=0.2, help="rows held out for the score")
-    add("--seed", type=int, default=0, help="of the split and of the starts")
-    add("--out", help="folder to write; default: runs/DATA-PENALTY")
-    path.set_defaults(run=_path)
-
-
 def _path(args: argparse.Namespace) -> int:
     begun = time.perf_counter()
     data, label = parse.data(args.data)
     train, test = datasets.split(data, args.test_fraction, _not_negative(args.seed))
     loss, train, test = parse.loss(args.loss, train, test)
-    outputs = len(data.class_names or ()) if parse.is_softmax(loss) else 1
-    penalty = parse.penalty(args.penalty, args.l1_ratio)
-    sizes = [train.X.shape[1], *parse.hidden(args.hidden), outputs]
-    problem = Problem(models.mlp(sizes, args.activation), loss, penalty, args.ridge)
+    problem, sizes = _problem(args, data, loss)
     solver, lams = parse.solver(args), parse.lams(args.lams)
-    out = _writable(args.out or f"runs/{label}-{args.penalty}")
+    out = _writable(args.out or f"runs/{label}-{args.penalty}", "path.npz", "path.png")
     _use_compilation_cache()
 
     path = fit_path(
@@ -154,6 +80,54 @@ def _path(args: argparse.Namespace) -> int:
     return INTERRUPTED if interrupted else 0
 
 
+def _problem(
+    args: argparse.Namespace, data: datasets.Dataset, loss: Loss
+) -> tuple[Problem, list[int]]:
+    """The equation, and the sizes of its layers."""
+    outputs = len(data.class_names or ()) if parse.is_softmax(loss) else 1
+    penalty = parse.penalty(args.penalty, args.l1_ratio)
+    sizes = [data.X.shape[1], *parse.hidden(args.hidden), outputs]
+    model = models.mlp(sizes, args.activation)
+    return Problem(model, loss, penalty, args.ridge), sizes
+
+
+def _cv(args: argparse.Namespace) -> int:
+    begun = time.perf_counter()
+    data, label = parse.data(args.data)
+    loss, data, _ = parse.loss(args.loss, data, data)
+    problem, sizes = _problem(args, data, loss)
+    solver, lams = parse.solver(args), parse.lams(args.lams)
+    folder = args.out or f"runs/{label}-{args.penalty}-cv"
+    out = _writable(folder, "path.npz", "cv.png")
+    _use_compilation_cache()
+    cv = cross_validate(
+        problem,
+        data.X,
+        data.y,
+        args.folds,
+        lams,
+        measure=args.measure,
+        solver=solver,
+        seeds=args.seeds,
+        standardize=args.standardize,
+        key=_key(_not_negative(args.seed)),
+        progress=sys.stderr.isatty() or _progress_lines(),
+    )
+    path = _named(cv.path, args, label, sizes, data)
+    path.save(out / "path.npz")
+    dataclasses.replace(cv, path=path).plot(out / "cv.png")
+    print(cv)
+    wanted = lams if isinstance(lams, int) else len(lams)
+    if interrupted := len(path) < wanted:
+        print(f"\ninterrupted: kept the {len(path)} lams that had finished")
+    seconds = time.perf_counter() - begun
+    print(
+        f"\nwrote {out / 'path.npz'} and {out / 'cv.png'} after {seconds:.1f} s\n"
+        "look at: cv.png; rj.load(...).predict(X, lam='1se') knows the choice"
+    )
+    return INTERRUPTED if interrupted else 0
+
+
 def _finished(
     path: Path,
     args: argparse.Namespace,
@@ -167,11 +141,22 @@ def _finished(
     scores = {"train": path.score(train.X, train.y)}
     if len(test.y):
         scores["test"] = path.score(test.X, test.y)
+    path = path.replace(scores=scores)
+    return _named(path, args, label, sizes, data._replace(X=train.X, y=train.y))
+
+
+def _named(
+    path: Path,
+    args: argparse.Namespace,
+    label: str,
+    sizes: list[int],
+    data: datasets.Dataset,
+) -> Path:
+    """The path with names, settings and a title."""
     shape = "-".join(map(str, sizes))
     settings = {k: v for k, v in vars(args).items() if k not in ("run", "command")}
-    settings["title"] = f"{label}: {shape}, {args.penalty}, n = {len(train.y)}"
+    settings["title"] = f"{label}: {shape}, {args.penalty}, n = {len(data.y)}"
     return path.replace(
-        scores=scores,
         feature_names=data.feature_names,
         class_names=data.class_names,
         settings=settings,
@@ -229,14 +214,14 @@ def _key(seed: int) -> Any:
     return jax.random.key(seed)
 
 
-def _writable(folder: str) -> pathlib.Path:
+def _writable(folder: str, *files: str) -> pathlib.Path:
     """The output folder, made and tried before the work."""
     out = pathlib.Path(folder)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
-        for name in ("path.npz", "path.png"):
+        for name in files:
             if (out / name).is_dir():
                 raise IsADirectoryError(21, f"{name} is a folder")
     except OSError as error:

@@ -20,14 +20,16 @@ from regjax.types import Array, Data, Loss, Model, Params
 
 
 class Moves(NamedTuple):
-    """Responses of eta to each of q free coordinates; one of the two is None.
+    """Responses of eta to each of q free coordinates.
 
     Attributes:
       columns: [n, m] of a linear model, q = m k in the order (column, output).
-      dense: [q, n, k].
+      inputs: [m] which inputs these are, -1 for the intercept.
+      dense: [q, n, k] of any other model.
     """
 
     columns: Array | None
+    inputs: Array | None
     dense: Array | None
 
     def forward(self, delta: Array, k: int) -> Array:
@@ -44,7 +46,9 @@ class Moves(NamedTuple):
 
     def sizes(self, slopes: Array) -> Array:
         """Sums of the absolute terms of `back`, [q]."""
-        absolute = Moves(*(None if a is None else jnp.abs(a) for a in self))
+        parts = self.columns, self.dense
+        columns, dense = (None if a is None else jnp.abs(a) for a in parts)
+        absolute = self._replace(columns=columns, dense=dense)
         return absolute.back(jnp.abs(slopes))
 
     def hessian(self, loss: Loss, eta: Array, y: Array, shares: Array) -> Array:
@@ -75,9 +79,26 @@ def moves_of(
     """Responses of the coordinates at `free` in the flattened params, [q] ascending."""
     columns = _columns(model, loss, data, free)
     if columns is None:
-        return Moves(None, trees.jitted(_responses, model, data.X, params, free))
-    ones = jnp.ones_like(data.X[:, :1])
-    return Moves(jnp.concatenate([data.X, ones], axis=1)[:, columns], None)
+        return Moves(None, None, trees.jitted(_responses, model, data.X, params, free))
+    X = np.asarray(data.X)
+    ones = np.ones_like(X[:, :1])
+    return Moves(np.where(columns < 0, ones, X[:, columns]), columns, None)
+
+
+def rescaled(data: Data, scaling: tuple[Array, Array] | None) -> Data:
+    """The data of a lane whose columns are standardised by its own fold."""
+    if scaling is None:
+        return data
+    aid = data.aid
+    if aid is not None and aid.moves.columns is not None:
+        center, scale = scaling
+        center, scale = jnp.append(center, 0.0), jnp.append(scale, 1.0)
+        at = aid.moves.inputs
+        columns = (aid.moves.columns - center[at][None]) / scale[at][None]
+        aid = aid._replace(moves=aid.moves._replace(columns=columns))
+    elif aid is not None:
+        aid = None  # the responses of a model of unknown layout are those of all rows
+    return data._replace(scaling=scaling, aid=aid)
 
 
 def _columns(

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from regjax import objective, trees, workers
+from regjax.free_block import rescaled
 from regjax.types import (
     Array,
     Data,
@@ -47,8 +48,8 @@ class Queue(NamedTuple):
     """What one worker is to solve; constant while it runs.
 
     Attributes:
-      lanes: lam, seed, fold [N]; weights [n], shared, or [folds, n]; the rest [].
-        Lanes of a chain stand one after another.
+      lanes: lam, seed, fold [N]; weights [n], shared, or [folds, n]; scaling
+        [folds, p]; the rest []. Lanes of a chain stand one after another.
       starts: [seeds, ...] starting params; a chain takes those of its seed.
       heads: [N] first lane of each chain, in the order of working; N: no more.
       last: [N] bool, last lane of its chain.
@@ -148,8 +149,18 @@ def advance(
 
 
 def _solver(program, numbers) -> Solver:
+    """The solver; each of its functions with the data as its lane's fold has them."""
     build, problem, data = trees.combine(numbers, program)
-    return build(problem, data)
+
+    def of(name: str) -> Callable:
+        def call(lane: Lane, *rest: Any) -> Any:
+            own = build(problem, rescaled(data, lane.scaling))
+            return getattr(own, name)(lane, *rest)
+
+        return call
+
+    names = ("init", "resume", "step", "status", "finish")
+    return build(problem, data)._replace(**{name: of(name) for name in names})
 
 
 def _busy(queue: Queue, carry: Carry) -> Array:
@@ -162,13 +173,17 @@ def _lanes_at(queue: Queue, lane: Array) -> tuple[Lane, Lane]:
     per_lane = all_lanes.weights.ndim == 2
     weights = all_lanes.weights
     fold = all_lanes.fold[lane]
+    scaled = all_lanes.scaling is not None
     lanes = all_lanes._replace(
         lam=all_lanes.lam[lane],
         weights=weights[fold] if per_lane else weights,
         seed=all_lanes.seed[lane],
         fold=fold,
+        scaling=jax.tree.map(lambda a: a[fold], all_lanes.scaling),
     )
-    return lanes, Lane(0, 0 if per_lane else None, 0, 0, None, None)  # pyright: ignore
+    one = 0 if per_lane else None
+    axes = Lane(0, one, 0, 0, None, None, 0 if scaled else None)  # pyright: ignore
+    return lanes, axes
 
 
 def _round(solver: Solver, queue: Queue, carry: Carry, batch: Any) -> Carry:

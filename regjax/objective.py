@@ -14,13 +14,27 @@ import jax
 import jax.numpy as jnp
 
 from regjax import trees
+from regjax.models import is_linear
 from regjax.types import Array, Data, Model, Params, Problem
 
 
 def linear_predictor(model: Model, params: Params, data: Data) -> Array:
     """Eta with the offset, [n, k]."""
-    eta = model.apply(params, data.X)
+    eta = apply(model, params, data)
     return eta if data.offset is None else eta + data.offset
+
+
+def apply(model: Model, params: Params, data: Data) -> Array:
+    """Eta without the offset, [n, k]; columns standardised as `data.scaling` says."""
+    if data.scaling is None:
+        return model.apply(params, data.X)
+    center, scale = data.scaling
+    if not is_linear(model):
+        return model.apply(params, (data.X - center[None]) / scale[None])
+    layer = params[0]  # scaled itself, so that no lane has an X of its own
+    w = layer["w"] / scale[:, None]
+    eta = data.X @ w - (center @ w)[None, :]
+    return eta + layer["b"][None, :] if "b" in layer else eta
 
 
 def data_loss(problem: Problem, params: Params, data: Data, shares: Array) -> Array:

@@ -11,6 +11,7 @@ from regjax import trees
 from regjax.types import Status
 
 if TYPE_CHECKING:
+    from regjax.cross_validation import CV
     from regjax.results import Path
 
 MOST_LABELS = 12
@@ -37,13 +38,7 @@ def plot(path: Path, file: Any = None) -> Any:
     Raises:
       ValueError: matplotlib is not installed, or the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ValueError("plot: needs matplotlib: pip install 'regjax[cli]'") from None
-    figure = Figure(figsize=(13, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(13, 4.4)
     axes = figure.subplots(1, 3)
     x = minus_log(path.lams)
     _draw_scores(axes[0], path, x)
@@ -54,6 +49,65 @@ def plot(path: Path, file: Any = None) -> Any:
         axis.grid(alpha=0.25)
         axis.margins(x=0.02)
         _count_on_top(axis, path, x)
+    return _finished(figure, path, file)
+
+
+def plot_cv(cv: CV, file: Any = None) -> Any:
+    """Draw the curve of cross-validation as glmnet's users know it.
+
+    Args:
+      cv: what to draw: the mean over folds with bars of one standard error, dotted
+        lines at lam_min and lam_1se; with several seeds a band from the least to the
+        most of them.
+      file: where to write it (png, pdf, svg); None: nowhere.
+
+    Returns:
+      The matplotlib Figure.
+
+    Raises:
+      ValueError: matplotlib is not installed, or the file cannot be written.
+    """
+    figure = _figure(7, 4.6)
+    axis = figure.subplots()
+    draw_cv(axis, cv)
+    return _finished(figure, cv.path, file)
+
+
+def draw_cv(axis: Any, cv: CV, color: str = "tab:red") -> None:
+    """The same on axes of the caller's own."""
+    x = minus_log(cv.lams)
+    style = {"ecolor": "0.65", "elinewidth": 1, "capsize": 2, "ms": 4, "lw": 0}
+    axis.errorbar(x, cv.mean, cv.se, fmt="o", color=color, **style)
+    if cv.values.shape[-1] > 1:
+        seeds = cv.values.mean(0)
+        axis.fill_between(
+            x, seeds.min(1), seeds.max(1), color=color, alpha=0.15, lw=0, zorder=0
+        )
+    for name, at in (("min", cv.index_min), ("1se", cv.index_1se)):
+        axis.axvline(x[at], color="0.3", lw=1, ls=":")
+        axis.annotate(
+            f" {name}", (x[at], 0.97), xycoords=("data", "axes fraction"), fontsize=8
+        )
+    axis.set_xlabel("-log lam")
+    axis.set_ylabel(f"{cv.measure} on held-out rows")
+    axis.grid(alpha=0.25)
+    axis.margins(x=0.02)
+    _count_on_top(axis, cv.path, x)
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ValueError("plot: needs matplotlib: pip install 'regjax[cli]'") from None
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _finished(figure: Any, path: Path, file: Any) -> Any:
+    """With its title, and written."""
     title = path.settings.get("title")
     if title:
         figure.suptitle(title)

@@ -42,8 +42,6 @@ def params_at(lams: np.ndarray, params: Params, lam: Any, affine: bool) -> Param
 
 
 def _usable_lam(lam: Any) -> float:
-    if isinstance(lam, str):
-        raise ValueError(f"lam: {lam!r} is known after cross-validation only")
     lam = number("lam", lam)
     if not 0 <= lam < np.inf:
         raise ValueError(f"lam: must be a finite number >= 0, got {lam}")

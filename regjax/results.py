@@ -11,6 +11,7 @@ import numpy as np
 
 from regjax import inputs, prediction, storage
 from regjax.models import is_linear
+from regjax.names import one_of
 from regjax.table import format_table
 from regjax.types import Params, Problem, Status
 
@@ -88,6 +89,8 @@ class Path:
       feature_names: of the p inputs, or None.
       class_names: of the classes, or None.
       scores: name -> like loss, columns to show beside (accuracy, R2).
+      chosen: lams by name, which `predict` and `coef` know: "min" and "1se" after
+        cross-validation.
       settings: whatever the caller wants to travel along; JSON.
     """
 
@@ -113,6 +116,7 @@ class Path:
     feature_names: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
     scores: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    chosen: dict[str, float] = dataclasses.field(default_factory=dict)
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -150,9 +154,9 @@ class Path:
 
         Args:
           X: [n, ...] raw inputs; a standardised path standardises them itself.
-          lam: None for all; or a number: affine models interpolate their params
+          lam: None for all; a number: affine models interpolate their params
             linearly in lam, networks take the nearest (in log lam), and a lam
-            outside the path takes its end.
+            outside the path takes its end; or "min" or "1se" after cross-validation.
           type: "link" (eta), "response" (the expected y) or "class".
           offset: [n] or [n, k] of these rows; needed if the path was fitted with one.
 
@@ -177,8 +181,12 @@ class Path:
         out = self._typed(eta, type)
         return out if lam is None else out[0]
 
-    def params_at(self, lam: float) -> Params:
+    def params_at(self, lam: Any) -> Params:
         """Params at one lam, as `predict` takes them."""
+        if isinstance(lam, str):
+            if not self.chosen:
+                raise ValueError(f"lam: {lam!r} is known after cross-validation only")
+            lam = self.chosen[one_of("lam", lam, self.chosen)]
         affine = self._problem().model.affine
         return prediction.params_at(self.lams, self.params, lam, affine)
 
@@ -186,7 +194,7 @@ class Path:
         """Coefficients of a linear model in raw units of X.
 
         Args:
-          lam: None for all; or a number, as in `predict`.
+          lam: as in `predict`.
 
         Returns:
           `{"w": [L, p, k], "b": [L, k]}`, without L for one lam; with seeds > 1
@@ -324,6 +332,7 @@ class Path:
             "feature_names": self.feature_names,
             "class_names": self.class_names,
             "scores": list(self.scores),
+            "chosen": self.chosen,
             "settings": self.settings,
         }
 
@@ -371,6 +380,7 @@ def load(file: Any, problem: Problem | None = None) -> Path:
             has_offset=bool(header["has_offset"]),
             problem=problem,
             scores={name: arrays[f"scores/{name}"] for name in header["scores"]},
+            chosen=dict(header.get("chosen", {})),
             settings=dict(header["settings"]),
             **fields,
         )

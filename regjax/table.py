@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -48,9 +48,29 @@ def format_table(path: Path) -> str:
         **({"Gap": [f"{x:.1e}" for x in gap]} if np.isfinite(gap).any() else {}),
         "Status": [_status(row) for row in path.status.reshape(len(path), -1)],
     }
+    return _aligned(columns, _rows(len(path)))
+
+
+def format_cv(cv: Any) -> str:
+    """Lambda, Index, Measure, SE, Nonzero of lam_min and lam_1se, as glmnet's."""
+    at = cv.index_min, cv.index_1se
+    columns = {
+        "": ["min", "1se"],
+        "Lambda": [f"{cv.lams[i]:.4g}" for i in at],
+        "Index": [str(i + 1) for i in at],
+        "Measure": [f"{cv.mean[i]:.4g}" for i in at],
+        "SE": [f"{cv.se[i]:.2g}" for i in at],
+        "Nonzero": [f"{cv.n_nonzero[i]:.0f}" for i in at],
+    }
+    title = f"Measure: {cv.measure}, {len(cv.values)} folds"
+    return f"{title}\n\n{_aligned(columns, [0, 1])}"
+
+
+def _aligned(columns: dict[str, list[str]], rows: list[int | None]) -> str:
+    """Columns as text; a row of dots for None."""
     widths = {name: max(map(len, [name, *cells])) for name, cells in columns.items()}
     lines = ["  ".join(name.rjust(width) for name, width in widths.items())]
-    for i in _rows(len(path)):
+    for i in rows:
         if i is None:
             lines.append("  ...")
             continue

@@ -127,12 +127,15 @@ class Data(NamedTuple):
       X: [n, ...] inputs.
       y: [n, k] targets, as the loss encodes them.
       offset: [n, k] or [n, 1], added to eta; None for 0.
+      scaling: `(center [p], scale [p])`, what this lane's columns are standardised
+        by on the way into the model; None: by nothing.
       aid: what helps a solver of the convex problem; None: it is not convex.
     """
 
     X: Array
     y: Array
     offset: Array | None = None
+    scaling: tuple[Array, Array] | None = None
     aid: Aid | None = None
 
 
@@ -165,6 +168,7 @@ class Lane(NamedTuple):
       fold: [] int, which row of the weights where there are several.
       scale: [] `max |g|` at the model's own start: what tolerances multiply.
       ceiling: [] a lane that ends at a mean loss above it has diverged.
+      scaling: of its fold, see `Data`.
     """
 
     lam: Array
@@ -173,6 +177,7 @@ class Lane(NamedTuple):
     fold: Array
     scale: Array
     ceiling: Array
+    scaling: tuple[Array, Array] | None = None
 
 
 class Status(enum.IntEnum):

@@ -28,13 +28,16 @@ FLOORS = [
         "prediction",
         "table",
         "results",
+        "sweep",
+        "folds",
+        "measures",
     ],
-    ["path"],
-    ["plotting", "parse", "cli"],
+    ["path", "cross_validation"],
+    ["plotting", "arguments", "parse", "cli"],
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-# A lazy import, so that a path draws itself.
-EXCEPTIONS = {("results", "plotting")}
+# Lazy imports, so that a result draws itself.
+EXCEPTIONS = {("results", "plotting"), ("cross_validation", "plotting")}
 OPTAX = {"transforms", "solvers"}
 FILES = sorted(ROOT.rglob("*.py"))
 

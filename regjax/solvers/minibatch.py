@@ -237,7 +237,10 @@ def _train(setting: Setting, lane: Lane, state: State, order: Array | None) -> S
 
 def _update(setting: Setting, lane: Lane, carry: Any, chosen: Array | None) -> Any:
     (params, state), data = carry, setting.data
-    seen = data if chosen is None else jax.tree.map(lambda a: a[chosen], data)
+    seen = data
+    if chosen is not None:
+        offset = None if data.offset is None else data.offset[chosen]
+        seen = data._replace(X=data.X[chosen], y=data.y[chosen], offset=offset)
     s = lane.weights if chosen is None else lane.weights[chosen]
     shares = s * (data.X.shape[0] / (setting.rows * jnp.sum(lane.weights)))
     grad = jax.grad(objective.smooth, argnums=1)(setting.problem, params, seen, shares)

@@ -1,0 +1,108 @@
+"""The options of the command line."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from regjax import datasets, losses, models, penalties
+from regjax.measures import MEASURES
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors become a ValueError, which `main` prints in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        known = [o for o in _options(self) if o.startswith("--")]
+        hints = [
+            f"did you mean {near[0]}?"
+            for word in message.split()
+            if word.startswith("--")
+            and word not in known
+            and (near := difflib.get_close_matches(word, known, n=1))
+        ]
+        raise ValueError("; ".join([message, *hints]))
+
+
+def _options(parser: argparse.ArgumentParser) -> list[str]:
+    """Options of a parser and of its commands."""
+    names = list(parser._option_string_actions)
+    for action in parser._actions:
+        for command in action.choices or () if action.dest == "command" else ():
+            names += action.choices[command]._option_string_actions  # type: ignore
+    return names
+
+
+def parser(
+    path: Callable, cv: Callable, show: Callable, plot: Callable
+) -> argparse.ArgumentParser:
+    """The whole command line; each function runs its command."""
+    whole = Parser(
+        prog="regjax",
+        description="Regularization paths of networks and linear models.",
+        allow_abbrev=False,
+    )
+    commands = whole.add_subparsers(dest="command", required=True)
+    _add_path(commands, path)
+    _add_cv(commands, cv)
+    table = commands.add_parser("show", help="print the table of a path.npz")
+    table.add_argument("file")
+    table.set_defaults(run=show)
+    draw = commands.add_parser("plot", help="draw a path.npz")
+    draw.add_argument("file")
+    draw.add_argument("--out", help="picture to write; default: beside FILE, as .png")
+    draw.set_defaults(run=plot)
+    return whole
+
+
+def _add_path(commands: Any, run: Callable) -> None:
+    path = commands.add_parser(
+        "path",
+        help="solve a path: table, path.npz, path.png",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_problem(path)
+    add = path.add_argument
+    add("--test-fraction", type=float, default=0.2, help="rows held out for the score")
+    add("--out", help="folder to write; default: runs/DATA-PENALTY")
+    path.set_defaults(run=run)
+
+
+def _add_cv(commands: Any, run: Callable) -> None:
+    cv = commands.add_parser(
+        "cv",
+        help="choose lam by cross-validation: curve, cv.png, path.npz",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_problem(cv)
+    add = cv.add_argument
+    add("--folds", type=int, default=10, help="how many, stratified by class")
+    add("--measure", default="deviance", help=", ".join(MEASURES))
+    add("--out", help="folder to write; default: runs/DATA-PENALTY-cv")
+    cv.set_defaults(run=run)
+
+
+def _add_problem(parser: argparse.ArgumentParser) -> None:
+    """What is solved, and how."""
+    names = ", ".join([*datasets.SKLEARN, "fashion_mnist", "prostate"])
+    add = parser.add_argument
+    add("--data", default="digits", help=f"{names}, FILE.csv:TARGET or FILE.npz")
+    add("--hidden", default="32", help="sizes of hidden layers, 32,16; none: depth 0")
+    add("--activation", default="sigmoid", help=", ".join(models.ACTIVATIONS))
+    add("--loss", default="auto", help=f"auto, {', '.join(losses.REGISTRY)}")
+    add("--penalty", default="l1", help=", ".join(penalties.REGISTRY))
+    add("--l1-ratio", type=float, help="of the elastic net, in [0, 1]; default 0.5")
+    add("--ridge", type=float, default=0.0, help="fixed ridge on all weights")
+    add("--lams", default="100", help="a count, a list 0.1,0.01 or max:min:count")
+    add("--optimizer", help="adam or sgd, by minibatches; default: by the model")
+    add("--learning-rate", type=float, help="at the start; default: the optimizer's")
+    add("--epochs", type=int, help="passes over the rows (default: 30)")
+    add("--batch-size", type=int, help="rows a step (default: 128)")
+    add("--polish", type=int, help="full-batch rounds at the end (default: 30)")
+    add("--seeds", type=int, default=1, help="starting points per lam")
+    add("--standardize", action="store_true", help="columns to mean 0, deviation 1")
+    add("--seed", type=int, default=0, help="of the split, the folds and the starts")

@@ -1,0 +1,270 @@
+"""`cross_validate`: lam chosen by held-out rows, all folds in one sweep.
+
+A fold is a row of 0/1 sample weights: lam x fold x seed are lanes of the one engine,
+and the fit to all rows is one more fold. The grid comes from all rows, the
+standardisation, if any, from each fold's own training rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from regjax import folds as folding
+from regjax import inputs, measures, objective, sweep, trees
+from regjax.results import Path
+from regjax.table import format_cv
+from regjax.types import Array, Data, Method, Model, Params, Problem, Status
+
+
+@dataclasses.dataclass(frozen=True)
+class CV:
+    """What cross-validation found.
+
+    Attributes:
+      lams: [L] descending.
+      mean: [L] measure on held-out rows, averaged over folds (and seeds).
+      se: [L] standard error of that mean, over folds.
+      values: [K, L, seeds] measure of every fold.
+      n_nonzero: [L] penalised weights of the fit to all rows that are not 0 (mean
+        over seeds).
+      index_min: place in lams of the best mean.
+      index_1se: place of the largest lam whose mean is within one standard error.
+      measure: its name, see `regjax.measures`.
+      folds: [n] fold number of every row, 0 ... K - 1.
+      out_of_fold: [L, seeds, n, k] linear predictor of every row by the model that
+        has not seen it, offset included.
+      path: the fit to all rows; it knows lam="min" and lam="1se".
+    """
+
+    lams: np.ndarray
+    mean: np.ndarray
+    se: np.ndarray
+    values: np.ndarray
+    n_nonzero: np.ndarray
+    index_min: int
+    index_1se: int
+    measure: str
+    folds: np.ndarray
+    out_of_fold: np.ndarray
+    path: Path
+
+    @property
+    def lam_min(self) -> float:
+        """The lam of the best mean."""
+        return float(self.lams[self.index_min])
+
+    @property
+    def lam_1se(self) -> float:
+        """The largest lam whose mean is within one standard error of the best."""
+        return float(self.lams[self.index_1se])
+
+    def predict(self, X: Any, lam: Any = "1se", **given: Any) -> np.ndarray:
+        """`Path.predict` of the fit to all rows, at "1se", "min" or a number."""
+        return self.path.predict(X, lam=lam, **given)
+
+    def coef(self, lam: Any = "1se") -> dict[str, np.ndarray]:
+        """`Path.coef` of the fit to all rows, at "1se", "min" or a number."""
+        return self.path.coef(lam)
+
+    def table(self) -> str:
+        """The rows of lam_min and lam_1se, as glmnet prints them."""
+        return format_cv(self)
+
+    __str__ = table
+
+    def __repr__(self) -> str:
+        """One line."""
+        return (
+            f"CV({self.measure}, {self.values.shape[0]} folds, lam_min "
+            f"{self.lam_min:.3g}, lam_1se {self.lam_1se:.3g})"
+        )
+
+    def plot(self, file: Any = None) -> Any:
+        """Draw the curve; see `regjax.plotting.plot_cv`."""
+        from regjax.plotting import plot_cv
+
+        return plot_cv(self, file)
+
+
+def cross_validate(
+    problem: Problem,
+    X: Any,
+    y: Any,
+    folds: Any = 10,
+    lams: Any = 100,
+    *,
+    measure: str = "deviance",
+    solver: Method | None = None,
+    chains: int | None = None,
+    direction: str = "sparse_to_dense",
+    seeds: int = 1,
+    sample_weight: Any = None,
+    offset: Any = None,
+    standardize: bool = False,
+    init: Params | None = None,
+    key: Any = None,
+    progress: bool | Callable[[float, int, str], None] = False,
+) -> CV:
+    """Choose lam by K-fold cross-validation.
+
+    Args:
+      problem: the equation; convex or a network.
+      X: [n, p] inputs; more axes if the model takes them.
+      y: [n] or [n, k], as the loss takes it.
+      folds: how many, drawn at random by `key` and stratified by class; or [n]
+        fold numbers.
+      lams: as of `fit_path`; an automatic grid comes from all rows.
+      measure: "deviance" (twice the loss above the saturated one),
+        "misclassification", "mse", "mae", or "auc" for two classes (from 10 rows a
+        fold on); see `regjax.measures`.
+      solver: as of `fit_path`.
+      chains: as of `fit_path`, per fold and seed.
+      direction: as of `fit_path`.
+      seeds: starting points; the curve is that of the mean over seeds.
+      sample_weight: [n]; weighs training and held-out rows. None for 1.
+      offset: [n] or [n, k].
+      standardize: each fold by the mean and deviation of its own training rows.
+      init: as of `fit_path`.
+      key: a jax.random key, of folds, starts and batches.
+      progress: as of `fit_path`.
+
+    Returns:
+      A CV.
+
+    Raises:
+      ValueError: input that cannot be used; no usable lam.
+    """
+    task = sweep.prepare(
+        problem,
+        X,
+        y,
+        lams,
+        solver=solver,
+        chains=chains,
+        direction=direction,
+        seeds=seeds,
+        sample_weight=sample_weight,
+        offset=offset,
+        standardize=standardize,
+        init=init,
+        key=key,
+        progress=progress,
+    )
+    target = np.asarray(task.ground.data.y, float)
+    weights = np.asarray(task.ground.lane.weights)
+    measures.check_measure(measure, task.problem.loss, target)
+    number = _fold_numbers(task, folds, target, weights)
+    measures.check_rows(measure, np.bincount(number))
+    path, eta, usable = _solve(task, number, weights, standardize)
+    values, mass = _values(measure, task.problem.loss, eta, target, weights, number)
+    sign = -1.0 if measure == "auc" else 1.0  # the less the better
+    mean, se = folding.curve(sign * values.mean(-1), mass)
+    best, within = folding.choose(mean, se, usable)
+    chosen = {"min": float(path.lams[best]), "1se": float(path.lams[within])}
+    return CV(
+        lams=path.lams,
+        mean=sign * mean,
+        se=se,
+        values=values,
+        n_nonzero=path.n_nonzero.reshape(len(path), -1).mean(1),
+        index_min=best,
+        index_1se=within,
+        measure=measure,
+        folds=number,
+        out_of_fold=eta,
+        path=path.replace(chosen=chosen),
+    )
+
+
+def _fold_numbers(
+    task: sweep.Task, folds: Any, target: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    stream = jax.random.fold_in(task.key, np.uint32(2**32 - 2))
+    seed = int(jax.random.randint(stream, (), 0, 2**31 - 1))
+    return folding.assign(folds, task.problem.loss, target, weights, seed)
+
+
+def _solve(
+    task: sweep.Task, number: np.ndarray, weights: np.ndarray, standardize: bool
+) -> tuple[Path, np.ndarray, np.ndarray]:
+    """The path of all rows, eta out of fold, and which lams are usable, [L] bool."""
+    grid = sweep.grid_of(task)
+    held = [number == k for k in range(number.max() + 1)]
+    each = np.stack([weights, *(np.where(rows, 0, weights) for rows in held)])
+    scaling = _scaling(task.ground.data, each) if standardize else None
+    params, info, finished = sweep.solve(task, grid, sweep.Folds(each, scaling))
+    whole = jax.tree.map(lambda a: a[:, 0], (params, info))
+    path = sweep.assemble(task, grid[finished], *whole)
+    diverged = np.asarray(info.status) == Status.diverged
+    usable = ~diverged.reshape(len(path), -1).any(axis=1)
+    return path, _out_of_fold(task, params, number, scaling), np.asarray(usable)
+
+
+def _scaling(data: Data, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means and deviations of the training rows of every fold, [F, ...] each."""
+    X = np.asarray(data.X)
+    found = [inputs.standardisation(X, fold) for fold in weights]
+    center, scale = (
+        np.stack(part).astype(X.dtype) for part in zip(*found, strict=True)
+    )
+    return center, scale
+
+
+def _out_of_fold(
+    task: sweep.Task, params: Params, number: np.ndarray, scaling: Any
+) -> np.ndarray:
+    """Eta of every row by the fold that held it out, [L, seeds, n, k]."""
+    data = task.ground.data._replace(aid=None)
+    counts = np.bincount(number)
+    lead = jax.tree.leaves(params)[0].shape
+    shape = lead[0], lead[2], *data.y.shape
+    eta = np.empty(shape, data.X.dtype)
+    for k, many in enumerate(counts):
+        rows = np.flatnonzero(number == k)
+        # Filled up, so that folds of all sizes share one program.
+        filled = np.append(rows, np.zeros(counts.max() - many, int))
+        own = jax.tree.map(lambda a, k=k: a[:, k + 1], params)
+        held = Data(
+            X=np.asarray(data.X)[filled],
+            y=np.asarray(data.y)[filled],
+            offset=None if data.offset is None else np.asarray(data.offset)[filled],
+            scaling=None if scaling is None else tuple(a[k + 1] for a in scaling),
+        )
+        found = np.asarray(trees.jitted(_etas, task.problem.model, own, held))
+        eta[:, :, rows] = found[:, :, :many]
+    return eta
+
+
+def _etas(model: Model, params: Params, data: Data) -> Array:
+    """Of params [L, seeds, ...]."""
+    one = jax.vmap(lambda p: objective.linear_predictor(model, p, data))
+    lams = len(jax.tree.leaves(params)[0])
+    return jax.lax.map(one, params, batch_size=min(lams, 128))
+
+
+def _values(
+    measure: str,
+    loss: Any,
+    eta: np.ndarray,
+    y: np.ndarray,
+    weights: np.ndarray,
+    number: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The measure of every fold [K, L, seeds], and the folds' weights [K, L]."""
+    values, mass = [], []
+    for k in range(number.max() + 1):
+        rows = (number == k) & (weights > 0)
+        a = weights[rows].astype(float)
+        if measure == "auc":
+            value = measures.auc(eta[:, :, rows], y[rows], a)
+        else:
+            each = measures.by_row(measure, loss, eta[:, :, rows], y[rows])
+            value = each @ a / a.sum()
+        values.append(value)
+        mass.append(np.full(len(eta), a.sum()))
+    return np.stack(values), np.stack(mass)

@@ -1,0 +1,254 @@
+"""Cross-validation: folds are weights, the curve is glmnet's."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from sklearn import datasets
+from sklearn.metrics import roc_auc_score
+
+import regjax as rj
+from regjax import folds, measures
+
+GLMNET = pathlib.Path(__file__).parent / "data/glmnet"
+CURVES = json.loads((GLMNET / "curves.json").read_text())
+LOSSES = {
+    "gaussian": "half_squared_error",
+    "binomial": "sigmoid_binary_cross_entropy",
+    "multinomial": "softmax_cross_entropy",
+    "poisson": "poisson_nll",
+}
+NAMES = {"class": "misclassification"}
+
+rng = np.random.default_rng(0)
+N, P = 60, 5
+X = rng.standard_normal((N, P)) * [1, 2, 3, 0.5, 1] + [0, 5, 0, 0, -3]
+NUMBERS = X @ [1, -0.5, 0, 0, 0.3] + rng.standard_normal(N)
+CLASSES = np.digitize(NUMBERS, np.quantile(NUMBERS, [1 / 3, 2 / 3]))
+X = X.astype(np.float32)
+NUMBERS = NUMBERS.astype(np.float32)
+FOLDS = np.arange(N) % 4
+SQUARED = rj.Problem(
+    rj.models.linear(P), rj.losses.half_squared_error(), rj.penalties.l1()
+)
+SOFTMAX = rj.Problem(
+    rj.models.linear(P, 3), rj.losses.softmax_cross_entropy(), rj.penalties.l1()
+)
+TIGHT = rj.solvers.proximal_gradient(tol=1e-13)
+
+
+def stored(name):
+    """X, y of a data set that glmnet was given."""
+    if (GLMNET / f"{name}.npz").exists():
+        with np.load(GLMNET / f"{name}.npz") as data:
+            return data["X"], data["y"]
+    given = {"scaled": False} if name == "diabetes" else {}
+    return getattr(datasets, f"load_{name}")(return_X_y=True, **given)
+
+
+@pytest.mark.parametrize("curve", CURVES, ids=lambda c: f"{c['data']}-{c['measure']}")
+def test_the_curve_is_that_of_cv_glmnet(curve, x64):
+    """Mean and se to 1e-4 of the mean, the same lam_min and lam_1se."""
+    X, y = stored(curve["data"])
+    k = len(np.unique(y)) if curve["family"] == "multinomial" else 1
+    problem = rj.Problem(
+        rj.models.linear(X.shape[1], k),
+        getattr(rj.losses, LOSSES[curve["family"]])(),
+        rj.penalties.elastic_net(curve["l1_ratio"]),
+    )
+    measure = NAMES.get(curve["measure"], curve["measure"])
+    cv = rj.cross_validate(
+        problem,
+        X,
+        y,
+        np.arange(len(y)) % 7,
+        curve["lambda"],
+        measure=measure,
+        solver=rj.solvers.proximal_gradient(tol=1e-11),
+        standardize=curve["standardize"],
+    )
+    np.testing.assert_allclose(cv.mean, curve["mean"], rtol=1e-4, atol=1e-12)
+    np.testing.assert_allclose(cv.se, curve["se"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(cv.lam_min, curve["lambda_min"], rtol=1e-9)
+    np.testing.assert_allclose(cv.lam_1se, curve["lambda_1se"], rtol=1e-9)
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+@pytest.mark.parametrize(
+    ("problem", "y"),
+    [
+        (SQUARED, NUMBERS),
+        (SOFTMAX, CLASSES),
+        (
+            SQUARED._replace(penalty=rj.penalties.l1(factors=[1, 0, 1, 1, 0])),
+            NUMBERS,
+        ),
+        (SQUARED._replace(model=rj.models.linear(P, bias=False)), NUMBERS),
+    ],
+    ids=["squared", "softmax", "free inputs", "no intercept"],
+)
+def test_a_fold_is_a_fit_to_its_training_rows(problem, y, standardize, x64):
+    """With weights and an offset; standardised by those rows alone."""
+    wide, weights, offset = (
+        X.astype(float),
+        1.0 + np.arange(N) % 3,
+        np.sin(np.arange(N)),
+    )
+    lams = [0.5, 0.1, 0.01]
+    given = {"solver": TIGHT, "standardize": standardize}
+    cv = rj.cross_validate(
+        problem, wide, y, FOLDS, lams, sample_weight=weights, offset=offset, **given
+    )
+    assert cv.out_of_fold.shape[:3] == (3, 1, N)
+    for k in range(4):
+        held, rest = FOLDS == k, FOLDS != k
+        path = rj.fit_path(
+            problem,
+            wide[rest],
+            y[rest],
+            lams,
+            sample_weight=weights[rest],
+            offset=offset[rest],
+            **given,
+        )
+        eta = path.predict(wide[held], type="link", offset=offset[held])
+        found = cv.out_of_fold[:, 0, held]
+        if eta.shape[-1] > 1:  # a common shift of the classes is free
+            found, eta = (a - a.mean(-1, keepdims=True) for a in (found, eta))
+        np.testing.assert_allclose(found, eta, atol=2e-5)
+    whole = rj.fit_path(
+        problem, wide, y, lams, sample_weight=weights, offset=offset, **given
+    )
+    np.testing.assert_allclose(cv.path.objective, whole.objective, rtol=1e-11)
+
+
+def test_the_grid_is_that_of_all_rows():
+    cv = rj.cross_validate(SQUARED, X, NUMBERS, FOLDS, 12)
+    np.testing.assert_array_equal(cv.lams, rj.fit_path(SQUARED, X, NUMBERS, 12).lams)
+
+
+def test_a_network_with_seeds_by_the_same_call():
+    problem = SOFTMAX._replace(model=rj.models.mlp([P, 4, 3]))
+    solver = rj.solvers.minibatch(epochs=3, batch_size=16, polish=2)
+    cv = rj.cross_validate(
+        problem,
+        X,
+        CLASSES,
+        3,
+        [0.1, 0.01],
+        solver=solver,
+        seeds=2,
+        standardize=True,
+        measure="misclassification",
+    )
+    assert cv.values.shape == (3, 2, 2)
+    np.testing.assert_allclose(cv.mean, cv.values.mean(-1).mean(0), atol=0.02)
+    assert cv.path.predict(X, lam="1se").shape == (2, N, 3)
+    assert np.isin(cv.lam_min, cv.lams)
+
+
+@pytest.fixture(scope="module")
+def cv():
+    return rj.cross_validate(SOFTMAX, X, CLASSES, FOLDS, 20, measure="deviance")
+
+
+def test_min_and_1se_are_known_to_predict_and_coef(cv):
+    for name, lam in (("min", cv.lam_min), ("1se", cv.lam_1se)):
+        np.testing.assert_array_equal(
+            cv.path.predict(X, lam=name), cv.path.predict(X, lam=lam)
+        )
+        np.testing.assert_array_equal(cv.coef(name)["w"], cv.path.coef(lam)["w"])
+    with pytest.raises(ValueError, match=r"^lam: unknown name '2se'"):
+        cv.path.predict(X, lam="2se")
+
+
+def test_the_choice_survives_a_file(cv, tmp_path):
+    cv.path.save(tmp_path / "path.npz")
+    assert rj.load(tmp_path / "path.npz").chosen == cv.path.chosen
+
+
+def test_lam_1se_is_the_largest_within_one_standard_error(cv):
+    within = np.flatnonzero(cv.mean <= cv.mean.min() + cv.se[np.argmin(cv.mean)])
+    assert cv.index_min == np.argmin(cv.mean)
+    assert cv.index_1se == within[0]
+    assert cv.lam_1se >= cv.lam_min
+
+
+def test_print_and_picture_are_those_of_glmnets_users(cv, tmp_path):
+    lines = str(cv).splitlines()
+    assert lines[0] == "Measure: deviance, 4 folds"
+    assert lines[2].split() == ["Lambda", "Index", "Measure", "SE", "Nonzero"]
+    assert [line.split()[0] for line in lines[3:]] == ["min", "1se"]
+    cv.plot(tmp_path / "cv.png")
+    assert (tmp_path / "cv.png").stat().st_size > 10_000
+
+
+def test_auc_is_scikit_learns():
+    scores, truth = rng.integers(0, 5, (3, 40)), rng.integers(0, 2, 40)
+    weights = rng.random(40)
+    found = measures.auc(scores[..., None].astype(float), truth[:, None], weights)
+    wanted = [roc_auc_score(truth, row, sample_weight=weights) for row in scores]
+    np.testing.assert_allclose(found, wanted)
+
+
+def test_folds_at_random_are_stratified_and_follow_the_key():
+    loss, y = rj.losses.softmax_cross_entropy(), np.eye(3)[CLASSES]
+    first = folds.assign(5, loss, y, np.ones(N), 0)
+    np.testing.assert_array_equal(first, folds.assign(5, loss, y, np.ones(N), 0))
+    assert np.any(first != folds.assign(5, loss, y, np.ones(N), 1))
+    for kind in range(3):
+        counts = np.bincount(first[CLASSES == kind], minlength=5)
+        assert np.ptp(counts) <= 1
+    assert np.ptp(np.bincount(first)) <= 1
+
+
+def test_a_diverging_lam_is_never_chosen():
+    """Its fold values are NaN or its status says so: argmin must not pick it."""
+    mean, se = np.array([1.0, np.nan, 0.5, 0.1]), np.full(4, 0.01)
+    assert folds.choose(mean, se, np.array([1, 1, 1, 0], bool)) == (2, 2)
+    with pytest.raises(ValueError, match="^lams: none is usable"):
+        folds.choose(mean, se, np.zeros(4, bool))
+
+
+BAD = {
+    "1 fold": ({"folds": 1}, "folds: must be an integer of at least 2"),
+    "folds of a word": ({"folds": "ten"}, "folds: must be"),
+    "more than rows": ({"folds": 61}, "folds: 61 folds, but there are 60 rows"),
+    "rarest class": (
+        {
+            "problem": SOFTMAX,
+            "y": np.r_[np.zeros(40), np.ones(17), [2] * 3].astype(int),
+        },
+        "folds: 10 folds, but the rarest class has 3",
+    ),
+    "empty fold": ({"folds": np.where(FOLDS == 2, 1, FOLDS)}, "folds: fold 2 is empty"),
+    "wrong length": ({"folds": FOLDS[1:]}, r"folds: must be a count, or \[60\]"),
+    "all in one": ({"folds": np.zeros(N, int)}, "folds: there must be at least 2"),
+    "all of a class": (
+        {"problem": SOFTMAX, "y": CLASSES, "folds": (CLASSES == 1).astype(int)},
+        "folds: fold 0 holds all rows of class 0",
+    ),
+    "no weight": (
+        {"sample_weight": (FOLDS != 1).astype(int), "folds": FOLDS},
+        "folds: fold 1 holds no row of positive weight",
+    ),
+    "unknown measure": ({"measure": "devience"}, "measure: unknown name"),
+    "classes of numbers": (
+        {"measure": "misclassification"},
+        "measure: 'misclassification' needs",
+    ),
+    "auc of numbers": ({"measure": "auc"}, "measure: 'auc' needs two classes"),
+    "auc of 3 classes": (
+        {"problem": SOFTMAX, "y": CLASSES, "measure": "auc"},
+        "measure: 'auc' needs two classes",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_clear_error(name):
+    changed, message = BAD[name]
+    given = {"problem": SQUARED, "X": X, "y": NUMBERS} | changed
+    with pytest.raises(ValueError, match=f"^{message}"):
+        rj.cross_validate(given.pop("problem"), given.pop("X"), given.pop("y"), **given)
