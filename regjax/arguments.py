@@ -15,6 +15,7 @@ class Parser(argparse.ArgumentParser):
     """Errors become a ValueError, which `main` prints in one line."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print, with a hint."""
         known = [o for o in _options(self) if o.startswith("--")]
         hints = [
             f"did you mean {near[0]}?"

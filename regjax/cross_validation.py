@@ -84,11 +84,11 @@ class CV:
             f"{self.lam_min:.3g}, lam_1se {self.lam_1se:.3g})"
         )
 
-    def plot(self, file: Any = None) -> Any:
+    def plot(self, file: Any = None, axis: Any = None) -> Any:
         """Draw the curve; see `regjax.plotting.plot_cv`."""
         from regjax.plotting import plot_cv
 
-        return plot_cv(self, file)
+        return plot_cv(self, file, axis)
 
 
 def cross_validate(

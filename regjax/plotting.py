@@ -52,7 +52,7 @@ def plot(path: Path, file: Any = None) -> Any:
     return _finished(figure, path, file)
 
 
-def plot_cv(cv: CV, file: Any = None) -> Any:
+def plot_cv(cv: CV, file: Any = None, axis: Any = None) -> Any:
     """Draw the curve of cross-validation as glmnet's users know it.
 
     Args:
@@ -60,6 +60,7 @@ def plot_cv(cv: CV, file: Any = None) -> Any:
         lines at lam_min and lam_1se; with several seeds a band from the least to the
         most of them.
       file: where to write it (png, pdf, svg); None: nowhere.
+      axis: matplotlib axes of the caller's own; then file is not used.
 
     Returns:
       The matplotlib Figure.
@@ -67,15 +68,16 @@ def plot_cv(cv: CV, file: Any = None) -> Any:
     Raises:
       ValueError: matplotlib is not installed, or the file cannot be written.
     """
+    if axis is not None:
+        _draw_curve(axis, cv)
+        return axis.figure
     figure = _figure(7, 4.6)
-    axis = figure.subplots()
-    draw_cv(axis, cv)
+    _draw_curve(figure.subplots(), cv)
     return _finished(figure, cv.path, file)
 
 
-def draw_cv(axis: Any, cv: CV, color: str = "tab:red") -> None:
-    """The same on axes of the caller's own."""
-    x = minus_log(cv.lams)
+def _draw_curve(axis: Any, cv: CV) -> None:
+    x, color = minus_log(cv.lams), "tab:red"
     style = {"ecolor": "0.65", "elinewidth": 1, "capsize": 2, "ms": 4, "lw": 0}
     axis.errorbar(x, cv.mean, cv.se, fmt="o", color=color, **style)
     if cv.values.shape[-1] > 1:

@@ -53,6 +53,19 @@ def test_path_show_and_plot(capsys):
     assert os.path.getsize("again.svg") > 10_000
 
 
+def test_cv_prints_the_choice_and_keeps_it(capsys):
+    write_csv()
+    argv = ["cv", "--data", "flowers.csv:kind", "--hidden", "none", "--lams", "7"]
+    assert cli.main([*argv, "--folds", "3", "--standardize", "--out", "here"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == "Measure: deviance, 3 folds"
+    assert os.path.getsize("here/cv.png") > 20_000
+    path = rj.load("here/path.npz")
+    assert set(path.chosen) == {"min", "1se"}
+    labels = path.predict(np.zeros((2, 3), np.float32), lam="1se", type="class")
+    assert set(labels) <= {"daisy", "rose", "tulip"}
+
+
 @pytest.mark.parametrize(
     ("data", "loss"),
     [
