@@ -206,9 +206,13 @@ def _solve(
 
 
 def _scaling(data: Data, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means and deviations of the training rows of every fold, [F, ...] each."""
+    """Means and deviations of the training rows of every fold, [F, ...] each.
+
+    Of the columns as `ground` has them, which fold 0, all rows, leaves as they are.
+    """
     X = np.asarray(data.X)
-    found = [inputs.standardisation(X, fold) for fold in weights]
+    whole = np.zeros(X.shape[1:]), np.ones(X.shape[1:])
+    found = [whole, *(inputs.standardisation(X, fold) for fold in weights[1:])]
     center, scale = (
         np.stack(part).astype(X.dtype) for part in zip(*found, strict=True)
     )

@@ -11,7 +11,6 @@ import pytest
 
 jax.config.update("jax_enable_x64", False)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_debug_key_reuse", True)
 
 # The same examples in every run; the first one of a test compiles.
 hypothesis.settings.register_profile(
@@ -27,6 +26,15 @@ def x64():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture
+def no_key_reuse():
+    """An error where a random key is used twice; not for all, as it slows tracing."""
+    jax.config.update("jax_debug_key_reuse", True)
+    jax.clear_caches()  # what is compiled has been checked already, or never
+    yield
+    jax.config.update("jax_debug_key_reuse", False)
 
 
 @pytest.fixture(autouse=True, scope="module")

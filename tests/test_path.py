@@ -44,6 +44,13 @@ def test_lams_are_kept_whole_and_sorted_descending():
     assert path.loss.shape == path.status.shape == (4,)
 
 
+def test_no_random_key_is_used_twice(no_key_reuse):
+    """By starts, batches, folds; in the sweep that brackets lam, too."""
+    X, y = two_moons()
+    rj.fit_path(network(), X, y, 3, seeds=2, solver=QUICK)
+    rj.cross_validate(network(), X, y, 3, LAMS, seeds=2, solver=QUICK)
+
+
 def test_adding_a_lam_changes_no_other():
     """A lane depends on its own lam only: bitwise."""
     X, y = two_moons()

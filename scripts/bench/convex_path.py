@@ -1,0 +1,268 @@
+"""Convex paths against glmnet, scikit-learn and celer, at equal measured gap.
+
+For every case the peer's tolerance is tightened until its own answers have a largest
+duality gap, measured by `rj.certify` in float64, no larger than the target; ours is
+given the target as its tolerance and its answers are measured by the same yardstick.
+Both are timed on whole calls, the median of three; compiling is excluded and reported
+beside. Ours is float32.
+
+    python scripts/bench/convex_path.py                 # needs Rscript and glmnet
+    python scripts/bench/convex_path.py --only digits breast_cancer
+
+A peer that is not installed is left out. It runs on a GPU unchanged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import pathlib
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+import regjax as rj
+
+HERE = pathlib.Path(__file__).parent
+FAMILIES = {
+    "half_squared_error": "gaussian",
+    "sigmoid_binary_cross_entropy": "binomial",
+    "softmax_cross_entropy": "multinomial",
+}
+THRESHS = [10.0**-k for k in range(5, 15)]
+
+
+@dataclasses.dataclass
+class Case:
+    """One row of the table.
+
+    Attributes:
+      name: of it.
+      X: [n, p] float32.
+      y: [n].
+      loss: name of it.
+      gaps: targets, absolute.
+      l1_ratio: of the elastic net.
+      grouped: over classes.
+      folds: of a cross-validation; 0: a path.
+      lams: how many.
+    """
+
+    name: str
+    X: np.ndarray
+    y: np.ndarray
+    loss: str
+    gaps: tuple[float, ...]
+    l1_ratio: float = 1.0
+    grouped: bool = False
+    folds: int = 0
+    lams: int = 98
+
+    @property
+    def problem(self) -> rj.Problem:
+        """The equation."""
+        k = int(self.y.max()) + 1 if self.loss == "softmax_cross_entropy" else 1
+        penalty = rj.penalties.elastic_net(self.l1_ratio)
+        if self.grouped:
+            penalty = rj.penalties.group()
+        model = rj.models.linear(self.X.shape[1], k)
+        return rj.Problem(model, getattr(rj.losses, self.loss)(), penalty)
+
+    def ours(self, lams: np.ndarray, gap: float, null: float) -> Callable:
+        """What is timed."""
+        solver = rj.solvers.proximal_gradient(tol=gap / null)
+        given = self.problem, self.X, self.y
+        if self.folds:
+            number = np.arange(len(self.y)) % self.folds
+            return lambda: rj.cross_validate(*given, number, lams, solver=solver).path
+        return lambda: rj.fit_path(*given, lams, solver=solver)
+
+    def largest_gap(self, lams: np.ndarray, params: list) -> float:
+        """Of all lams, by `rj.certify` in float64."""
+        jax.config.update("jax_enable_x64", True)
+        X, problem = self.X.astype(float), self.problem
+        found = [
+            rj.certify(problem, X, self.y, lam, w)
+            for lam, w in zip(lams, params, strict=True)
+        ]
+        jax.config.update("jax_enable_x64", False)
+        return max(found)
+
+
+def lasso(n: int, p: int, rho: float = 0.5, nonzero: int = 20):
+    """X [n, p], neighbouring columns correlated by rho, and y with a third of noise."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, p)).astype(np.float32)
+    for j in range(1, p):
+        X[:, j] = rho * X[:, j - 1] + np.sqrt(1 - rho**2) * X[:, j]
+    y = X[:, rng.choice(p, nonzero, False)] @ rng.standard_normal(nonzero)
+    y = y + rng.standard_normal(n) * y.std() / 3
+    return X, (y / y.std()).astype(np.float32)
+
+
+def cases() -> Iterator[Case]:
+    """All rows of the table, made when they are asked for."""
+    digits = rj.datasets.load("digits")
+    X, softmax = digits.X.astype(np.float32), "softmax_cross_entropy"
+    yield Case("digits l1", X, digits.y, softmax, (1e-2, 1e-3, 1e-4))
+    yield Case("digits grouped", X, digits.y, softmax, (1e-2,), grouped=True)
+    yield Case("digits 10-fold CV", X, digits.y, softmax, (1e-2,), folds=10)
+    cancer = rj.datasets.load("breast_cancer")
+    X = cancer.X.astype(float)
+    X = ((X - X.mean(0)) / X.std(0)).astype(np.float32)
+    binary = "sigmoid_binary_cross_entropy"
+    yield Case("breast_cancer enet", X, cancer.y, binary, (1e-4,), l1_ratio=0.5)
+    for n, p, gaps in (
+        (10_000, 500, (1e-4,)),
+        (100_000, 100, (1e-4,)),
+        (1000, 5000, (1e-4, 1e-7)),
+    ):
+        X, y = lasso(n, p)
+        yield Case(f"lasso {n} x {p}", X, y, "half_squared_error", gaps, lams=100)
+    X, eta = lasso(200, 20_000)
+    y = (eta + 0.3 * np.random.default_rng(1).standard_normal(200) > 0).astype(int)
+    yield Case("logistic 200 x 20000", X, y, binary, (1e-4,), lams=100)
+
+
+def glmnet(case: Case, lams: np.ndarray, gap: float) -> tuple[float, float, str] | None:
+    """`(seconds, gap, setting)` of the loosest thresh that reaches the gap."""
+    if shutil.which("Rscript") is None:
+        return None
+    n, p = case.X.shape
+    k = int(case.y.max()) + 1 if case.loss == "softmax_cross_entropy" else 1
+    for thresh in THRESHS:
+        with tempfile.TemporaryDirectory() as folder:
+            place = pathlib.Path(folder)
+            case.X.astype(float).T.tofile(place / "X.bin")
+            case.y.astype(float).tofile(place / "y.bin")
+            np.asarray(lams, float).tofile(place / "lambda.bin")
+            kind = "grouped" if case.grouped else "ungrouped"
+            words = n, p, FAMILIES[case.loss], case.l1_ratio, kind, case.folds, thresh
+            (place / "task.txt").write_text("\n".join(map(str, words)) + "\n")
+            run = ["Rscript", str(HERE / "convex_path.R"), folder]
+            subprocess.run(run, check=True, capture_output=True)
+            found = np.fromfile(place / "fit1.bin")
+        seconds, count = found[0], int(found[1])
+        a0 = found[2 : 2 + k * count].reshape(count, k)
+        beta = found[2 + k * count :].reshape(k, count, p)
+        params = [({"w": beta[:, i].T, "b": a0[i]},) for i in range(count)]
+        reached = case.largest_gap(lams[:count], params)
+        if reached <= gap:
+            return seconds, reached, f"thresh {thresh:.0e}"
+    return None
+
+
+def python_peer(solve: Callable) -> Callable:
+    """A peer whose `solve(X, y, lams, tol)` gives coefficients [p, L], no intercept."""
+
+    def peer(case: Case, lams: np.ndarray, gap: float):
+        if case.loss != "half_squared_error":
+            return None
+        mean, shift = case.X.mean(0), case.y.mean()
+        X, y = np.asfortranarray(case.X - mean), case.y - shift
+        for tol in (10.0**-k for k in range(2, 12)):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                coefs = solve(X, y, lams, tol)
+            params = [
+                ({"w": w[:, None], "b": np.array([shift - mean @ w])},)
+                for w in np.asarray(coefs, float).T
+            ]
+            reached = case.largest_gap(lams, params)
+            if reached <= gap:
+                seconds = timed(lambda tol=tol: solve(X, y, lams, tol))
+                return seconds, reached, f"tol {tol:.0e}"
+        return None
+
+    return peer
+
+
+def sklearn_path(X, y, lams, tol):
+    """Coefficients [p, L]."""
+    from sklearn.linear_model import lasso_path
+
+    return lasso_path(X, y, alphas=lams, tol=tol, max_iter=100_000)[1]
+
+
+def celer_path(X, y, lams, tol):
+    """Coefficients [p, L]."""
+    from celer import celer_path
+
+    return celer_path(X, y, "lasso", alphas=lams, tol=tol)[1]
+
+
+def peers() -> dict[str, Callable]:
+    """Those that are installed."""
+    found = {"glmnet": glmnet, "sklearn": python_peer(sklearn_path)}
+    try:
+        import celer  # noqa: F401
+    except ImportError:
+        return found
+    return found | {"celer": python_peer(celer_path)}
+
+
+def timed(call: Callable, rounds: int = 3) -> float:
+    """Median seconds."""
+    seconds = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - begun)
+    return statistics.median(seconds)
+
+
+def measure(case: Case) -> None:
+    """All lines of one case."""
+    first = rj.fit_path(case.problem, case.X, case.y, case.lams)
+    lams, null = np.asarray(first.lams, float), first.null_loss
+    for gap in case.gaps:
+        call = case.ours(lams, gap, null)
+        begun = time.perf_counter()
+        path = call()
+        compiling = time.perf_counter() - begun
+        seconds = timed(call)
+        params = [path[i].params for i in range(len(path))]
+        reached = case.largest_gap(lams, params)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(
+            f"{case.name:22} {gap:7.0e}  {'regjax':8} {seconds:8.3f} {'':6} "
+            f"{reached:8.1e}  first +{compiling - seconds:.1f} s, peak {peak:.0f} MiB, "
+            f"worst {rj.Status(int(path.status.max())).name}",
+            flush=True,
+        )
+        for name, peer in peers().items():
+            found = peer(case, lams, gap)
+            if found is not None:
+                other, its_gap, setting = found
+                print(
+                    f"{'':22} {'':7}  {name:8} {other:8.3f} {other / seconds:5.1f}x "
+                    f"{its_gap:8.1e}  {setting}",
+                    flush=True,
+                )
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="of a case's name")
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore", message=".*float64.*")
+    device = jax.devices()[0].device_kind
+    print(f"{device}, jax {jax.__version__}, python {sys.version.split()[0]}")
+    print(f"{'case':22} {'gap':>7}  {'':8} {'s':>8} {'ratio':>6} {'measured':>8}")
+    for case in cases():
+        if args.only is None or any(word in case.name for word in args.only):
+            measure(case)
+
+
+if __name__ == "__main__":
+    main()
