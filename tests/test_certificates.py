@@ -158,7 +158,7 @@ def cases(wide):
                     continue
                 if compiled and not (wide and (loss, penalty) in rare):
                     continue
-                if penalty == "group" and not wide and outputs(loss) == 1:
+                if not wide and (penalty != "elastic_net" or name != "plain"):
                     continue
                 yield loss, penalty, name
 
