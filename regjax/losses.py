@@ -98,6 +98,12 @@ def poisson_nll() -> Loss:
     )
 
 
+def binary_outputs(loss: Loss, k: int) -> bool:
+    """Whether k outputs are each a yes or no of its own, not one of k classes."""
+    own = loss.config is not None and loss.config[0] == "sigmoid_binary_cross_entropy"
+    return loss.classes and (k == 1 or own)
+
+
 def _identity(eta: Array) -> Array:
     return eta
 

@@ -3,7 +3,8 @@
 Every measure is better when smaller, but for the area under the ROC curve. Conventions
 are those of `cv.glmnet`: a deviance is twice the loss above the saturated one, fitted
 probabilities are clipped to [1e-5, 1 - 1e-5] in it, and errors of probabilities are
-summed over classes, of which a binary target has two.
+summed over classes, of which a binary output has two. Of several binary outputs the
+misclassification is the mean, all else the sum.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from regjax.losses import binary_outputs
 from regjax.names import one_of
 from regjax.types import Loss
 
@@ -37,8 +39,10 @@ def check_measure(measure: Any, loss: Loss, y: np.ndarray) -> str:
     one_of("measure", measure, MEASURES)
     if measure == "misclassification" and not loss.classes:
         raise ValueError("measure: 'misclassification' needs a loss of classes")
-    if measure == "auc" and not (loss.classes and y.shape[1] <= 2):
-        raise ValueError("measure: 'auc' needs two classes")
+    k = y.shape[1]
+    two = k == (1 if binary_outputs(loss, k) else 2)
+    if measure == "auc" and not (loss.classes and two):
+        raise ValueError("measure: 'auc' needs two classes, or one binary output")
     if measure == "auc" and not np.isin(y, (0, 1)).all():
         raise ValueError("measure: 'auc' needs targets 0 and 1")
     return measure
@@ -71,13 +75,14 @@ def by_row(measure: str, loss: Loss, eta: np.ndarray, y: np.ndarray) -> np.ndarr
     mean = _mean(loss, eta)
     if measure == "deviance":
         return _deviance(loss, eta, mean, y)
+    binary = binary_outputs(loss, y.shape[1])
     if measure == "misclassification":
-        if y.shape[1] == 1:
-            wrong = (mean[..., 0] > 0.5) != (y[:, 0] > 0.5)
+        if binary:
+            wrong = np.mean((mean > 0.5) != (y > 0.5), axis=-1)
         else:
             wrong = mean.argmax(-1) != y.argmax(-1)
         return np.where(np.isnan(mean).any(-1), np.nan, wrong)
-    twice = 2 if loss.classes and y.shape[1] == 1 else 1  # both classes
+    twice = 2 if binary else 1  # both classes
     away = mean - y
     return twice * np.sum(away**2 if measure == "mse" else np.abs(away), axis=-1)
 
@@ -90,7 +95,7 @@ def _deviance(loss: Loss, eta: Any, mean: np.ndarray, y: np.ndarray) -> np.ndarr
     if loss.classes:
         p = np.clip(mean, CLIP, 1 - CLIP)
         fits = _xlogx(y) - y * np.log(p)
-        if y.shape[1] == 1:
+        if binary_outputs(loss, y.shape[1]):
             fits = fits + _xlogx(1 - y) - (1 - y) * np.log(1 - p)
         return 2 * np.sum(fits, axis=-1)
     rows, y = eta.reshape(-1, *y.shape), y.astype(eta.dtype)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from regjax import inputs, prediction, storage
+from regjax.losses import binary_outputs
 from regjax.models import is_linear
 from regjax.names import one_of
 from regjax.table import format_table
@@ -240,9 +241,8 @@ class Path:
 
     def _class_numbers(self, mean: np.ndarray) -> np.ndarray:
         """[..., n]; for several binary outputs [..., n, k]."""
-        config = self._problem().loss.config
-        each = config is not None and config[0] == "sigmoid_binary_cross_entropy"
-        if each and mean.shape[-1] > 1:
+        k = mean.shape[-1]
+        if k > 1 and binary_outputs(self._problem().loss, k):
             return (mean > 0.5).astype(int)
         return prediction.class_number(mean)
 

@@ -35,6 +35,10 @@ SQUARED = rj.Problem(
 SOFTMAX = rj.Problem(
     rj.models.linear(P, 3), rj.losses.softmax_cross_entropy(), rj.penalties.l1()
 )
+BINARY = rj.Problem(
+    rj.models.linear(P, 2), rj.losses.sigmoid_binary_cross_entropy(), rj.penalties.l1()
+)
+OUTPUTS = np.stack([NUMBERS > 0, NUMBERS + X[:, 2] > 0], axis=1).astype(int)
 TIGHT = rj.solvers.proximal_gradient(tol=1e-13)
 
 
@@ -192,6 +196,36 @@ def test_auc_is_scikit_learns():
     np.testing.assert_allclose(found, wanted)
 
 
+def test_binary_outputs_are_measured_each_on_its_own(x64):
+    """The deviance is 2 (loss - saturated); errors are means over outputs."""
+    loss = BINARY.loss
+    eta, y = rng.standard_normal((4, 20, 3)), rng.integers(0, 2, (20, 3)).astype(float)
+    y[:5] = rng.random((5, 3))
+    found = measures.by_row("deviance", loss, eta, y)
+    wanted = [2 * (loss.value(e, y) - loss.saturated(y)) for e in eta]
+    np.testing.assert_allclose(found, wanted)
+    p = 1 / (1 + np.exp(-eta))
+    for measure, wanted in {
+        "misclassification": np.mean((eta > 0) != (y > 0.5), axis=-1),
+        "mse": 2 * np.sum((p - y) ** 2, axis=-1),
+        "mae": 2 * np.sum(np.abs(p - y), axis=-1),
+    }.items():
+        found = measures.by_row(measure, loss, eta, y)
+        np.testing.assert_allclose(found, wanted)
+
+
+def test_binary_outputs_are_cross_validated_and_scored_alike():
+    """The misclassification is 1 - score."""
+    measure = "misclassification"
+    cv = rj.cross_validate(BINARY, X, OUTPUTS, FOLDS, [0.1, 0.01], measure=measure)
+    for k, values in enumerate(cv.values):
+        wrong = (cv.out_of_fold[:, :, FOLDS == k] > 0) != OUTPUTS[FOLDS == k]
+        np.testing.assert_allclose(values, wrong.mean((-2, -1)))
+    eta = cv.path.predict(X, type="link")
+    wrong = measures.by_row(measure, BINARY.loss, eta, OUTPUTS)
+    np.testing.assert_allclose(wrong.mean(-1), 1 - cv.path.score(X, OUTPUTS))
+
+
 def test_folds_at_random_are_stratified_and_follow_the_key():
     loss, y = rj.losses.softmax_cross_entropy(), np.eye(3)[CLASSES]
     first = folds.assign(5, loss, y, np.ones(N), 0)
@@ -242,6 +276,10 @@ BAD = {
     "auc of 3 classes": (
         {"problem": SOFTMAX, "y": CLASSES, "measure": "auc"},
         "measure: 'auc' needs two classes",
+    ),
+    "auc of 2 outputs": (
+        {"problem": BINARY, "y": OUTPUTS, "measure": "auc"},
+        "measure: 'auc' needs two classes, or one binary output",
     ),
 }
 
