@@ -95,8 +95,9 @@ def check_data(
     if offset is not None:
         offset = check_offset(offset, (len(X), k))
     dtype = _dtype({"X": X, "y": y, "sample_weight": sample_weight, "offset": offset})
-    # The heaviest row stands in for those of weight 0, which may hold anything.
-    rows = np.where(weights > 0, np.arange(len(X)), np.argmax(weights))
+    rows: Any = slice(None)  # which copies nothing
+    if weights.min() == 0:  # the heaviest row stands in, as these may hold anything
+        rows = np.where(weights > 0, np.arange(len(X)), np.argmax(weights))
     data = Data(
         jnp.asarray(cast("X", X[rows], dtype)),
         jnp.asarray(cast("y", target[rows], dtype)),
