@@ -161,9 +161,9 @@ def cross_validate(
     number = _fold_numbers(task, folds, target, weights)
     measures.check_rows(measure, np.bincount(number))
     path, eta, usable = _solve(task, number, weights, standardize)
-    values, mass = _values(measure, task.problem.loss, eta, target, weights, number)
+    values, of_fold = _values(measure, task.problem.loss, eta, target, weights, number)
     sign = -1.0 if measure == "auc" else 1.0  # the less the better
-    mean, se = folding.curve(sign * values.mean(-1), mass)
+    mean, se = folding.curve(sign * values.mean(-1), of_fold)
     best, within = folding.choose(mean, se, usable)
     chosen = {"min": float(path.lams[best]), "1se": float(path.lams[within])}
     return CV(
@@ -223,7 +223,8 @@ def _out_of_fold(
     task: sweep.Task, params: Params, number: np.ndarray, scaling: Any
 ) -> np.ndarray:
     """Eta of every row by the fold that held it out, [L, seeds, n, k]."""
-    data = task.ground.data._replace(aid=None)
+    data = task.ground.data
+    whole = jax.tree.map(np.asarray, Data(data.X, data.y, data.offset))
     counts = np.bincount(number)
     lead = jax.tree.leaves(params)[0].shape
     shape = lead[0], lead[2], *data.y.shape
@@ -233,12 +234,9 @@ def _out_of_fold(
         # Filled up, so that folds of all sizes share one program.
         filled = np.append(rows, np.zeros(counts.max() - many, int))
         own = jax.tree.map(lambda a, k=k: a[:, k + 1], params)
-        held = Data(
-            X=np.asarray(data.X)[filled],
-            y=np.asarray(data.y)[filled],
-            offset=None if data.offset is None else np.asarray(data.offset)[filled],
-            scaling=None if scaling is None else tuple(a[k + 1] for a in scaling),
-        )
+        held = jax.tree.map(lambda a, rows=filled: a[rows], whole)
+        if scaling is not None:
+            held = held._replace(scaling=tuple(a[k + 1] for a in scaling))
         found = np.asarray(trees.jitted(_etas, task.problem.model, own, held))
         eta[:, :, rows] = found[:, :, :many]
     return eta
@@ -259,8 +257,8 @@ def _values(
     weights: np.ndarray,
     number: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The measure of every fold [K, L, seeds], and the folds' weights [K, L]."""
-    values, mass = [], []
+    """The measure of every fold [K, L, seeds], and the folds' weights [K]."""
+    values, of_fold = [], []
     for k in range(number.max() + 1):
         rows = (number == k) & (weights > 0)
         a = weights[rows].astype(float)
@@ -270,5 +268,5 @@ def _values(
             each = measures.by_row(measure, loss, eta[:, :, rows], y[rows])
             value = each @ a / a.sum()
         values.append(value)
-        mass.append(np.full(len(eta), a.sum()))
-    return np.stack(values), np.stack(mass)
+        of_fold.append(a.sum())
+    return np.stack(values), np.array(of_fold)

@@ -100,14 +100,15 @@ def curve(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
     Args:
       values: [K, L]; nan where a fold has none.
-      weights: [K, L] of the folds.
+      weights: [K] of the folds.
 
     Returns:
       `(mean [L], se [L])` over the folds that have a value, K of them:
       `se^2 = sum w (v - mean)^2 / sum w / (K - 1)`; nan where fewer than 2 have.
     """
     known = ~np.isnan(values)
-    weights, values = np.where(known, weights, 0.0), np.where(known, values, 0.0)
+    weights = np.where(known, weights[:, None], 0.0)
+    values = np.where(known, values, 0.0)
     count = np.where(known.sum(0) > 1, known.sum(0), np.nan)
     total = np.where(weights.sum(0) > 0, weights.sum(0), np.nan)
     mean = (weights * values).sum(0) / total
