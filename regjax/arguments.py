@@ -59,32 +59,33 @@ def parser(
 
 
 def _add_path(commands: Any, run: Callable) -> None:
-    path = commands.add_parser(
-        "path",
-        help="solve a path: table, path.npz, path.png",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
-    _add_problem(path)
-    add = path.add_argument
+    words = "solve a path: table, path.npz, path.png"
+    add = _solving(commands, "path", words, run).add_argument
     add("--test-fraction", type=float, default=0.2, help="rows held out for the score")
     add("--out", help="folder to write; default: runs/DATA-PENALTY")
-    path.set_defaults(run=run)
 
 
 def _add_cv(commands: Any, run: Callable) -> None:
-    cv = commands.add_parser(
-        "cv",
-        help="choose lam by cross-validation: curve, cv.png, path.npz",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
-    _add_problem(cv)
-    add = cv.add_argument
+    words = "choose lam by cross-validation: curve, cv.png, path.npz"
+    add = _solving(commands, "cv", words, run).add_argument
     add("--folds", type=int, default=10, help="how many, stratified by class")
     add("--measure", default="deviance", help=", ".join(MEASURES))
     add("--out", help="folder to write; default: runs/DATA-PENALTY-cv")
-    cv.set_defaults(run=run)
+
+
+def _solving(
+    commands: Any, name: str, words: str, run: Callable
+) -> argparse.ArgumentParser:
+    """A command that solves a problem, with the options for that."""
+    command = commands.add_parser(
+        name,
+        help=words,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_problem(command)
+    command.set_defaults(run=run)
+    return command
 
 
 def _add_problem(parser: argparse.ArgumentParser) -> None:
