@@ -116,8 +116,8 @@ def cross_validate(
       problem: the equation; convex or a network.
       X: [n, p] inputs; more axes if the model takes them.
       y: [n] or [n, k], as the loss takes it.
-      folds: how many, drawn at random by `key` and stratified by class; or [n]
-        fold numbers.
+      folds: how many, drawn at random by `key` and stratified by class (several
+        binary outputs are not); or [n] fold numbers.
       lams: as of `fit_path`; an automatic grid comes from all rows.
       measure: "deviance" (twice the loss above the saturated one),
         "misclassification", "mse", "mae", or "auc" for two classes (from 10 rows a

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from regjax.losses import binary_outputs
 from regjax.names import whole_number
 from regjax.types import Loss
 
@@ -19,8 +20,9 @@ def assign(
     """The fold number 0 ... K - 1 of every row, [n].
 
     Args:
-      folds: how many, at random and stratified by class; or [n] numbers of the
-        caller's own, any integers.
+      folds: how many, at random and stratified by class, several binary outputs
+        not (their combinations may be rare); or [n] numbers of the caller's own,
+        any integers.
       loss: whether there are classes.
       y: [n, k] as the loss encodes it.
       weights: [n]; rows of weight 0 train nothing.
@@ -28,11 +30,12 @@ def assign(
 
     Raises:
       ValueError: fewer than 2 folds or more than rows (of the rarest class); a fold
-        that is empty, holds all rows of a class, or all rows.
+        that is empty, holds all rows of a class (of any output), or all rows.
     """
     classes = _classes(loss, y)
     if np.ndim(folds) == 0:
-        number = _random(_count(folds, classes), classes, seed)
+        strata = classes[0] if len(classes) == 1 else np.zeros(len(y), int)
+        number = _random(_count(folds, strata), strata, seed)
     else:
         number = _given(folds, len(y))
     used = weights > 0
@@ -42,15 +45,17 @@ def assign(
 
 
 def _classes(loss: Loss, y: np.ndarray) -> np.ndarray:
-    """A class number for every row; all 0 where there are none."""
+    """Class numbers [1, n], of k binary outputs [k, n]; all 0 where there are none."""
     if not loss.classes or not np.isin(y, (0, 1)).all():
-        return np.zeros(len(y), int)
-    return np.unique(y, axis=0, return_inverse=True)[1].reshape(-1)
+        return np.zeros((1, len(y)), int)
+    if binary_outputs(loss, y.shape[1]):
+        return y.T.astype(int)
+    return y.argmax(axis=1)[None]
 
 
 def _count(folds: Any, classes: np.ndarray) -> int:
     count = whole_number("folds", folds, least=2)
-    rarest = int(np.bincount(classes).min())
+    rarest = int(np.unique(classes, return_counts=True)[1].min())
     if count > rarest:
         what = "the rarest class has" if classes.max() else "there are"
         raise ValueError(f"folds: {count} folds, but {what} {rarest} rows only")
@@ -61,7 +66,7 @@ def _random(count: int, classes: np.ndarray, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     number = np.empty(len(classes), int)
     begun = 0  # so that remainders of the classes do not all go to the first folds
-    for kind in range(classes.max() + 1):
+    for kind in reversed(range(classes.max() + 1)):
         rows = rng.permutation(np.flatnonzero(classes == kind))
         number[rows] = (begun + np.arange(len(rows))) % count
         begun += len(rows)
@@ -89,9 +94,12 @@ def _check_fold(
 ) -> None:
     if not np.any(used & held):
         raise ValueError(f"folds: fold {fold} holds no row of positive weight")
-    for kind in np.unique(classes[used]):
-        if not np.any(used & ~held & (classes == kind)):
-            what = f"all rows of class {kind}" if classes.max() else "all rows"
+    for output, own in enumerate(classes):
+        for kind in np.unique(own[used]):
+            if np.any(used & ~held & (own == kind)):
+                continue
+            what = f"all rows of class {kind}" if own.max() else "all rows"
+            what += f" of output {output}" if len(classes) > 1 else ""
             raise ValueError(f"folds: fold {fold} holds {what}: nothing to train on")
 
 

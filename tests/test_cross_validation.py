@@ -38,7 +38,7 @@ SOFTMAX = rj.Problem(
 BINARY = rj.Problem(
     rj.models.linear(P, 2), rj.losses.sigmoid_binary_cross_entropy(), rj.penalties.l1()
 )
-OUTPUTS = np.stack([NUMBERS > 0, NUMBERS + X[:, 2] > 0], axis=1).astype(int)
+OUTPUTS = (CLASSES[:, None] > [0, 1]).astype(int)
 TIGHT = rj.solvers.proximal_gradient(tol=1e-13)
 
 
@@ -237,6 +237,14 @@ def test_folds_at_random_are_stratified_and_follow_the_key():
     assert np.ptp(np.bincount(first)) <= 1
 
 
+def test_folds_of_binary_outputs_leave_no_room_to_rare_combinations():
+    """One row alone is (1, 1); each output has rows enough."""
+    y = np.zeros((N, 2))
+    y[:30, 0] = y[29:, 1] = 1
+    number = folds.assign(5, BINARY.loss, y, np.ones(N), 0)
+    np.testing.assert_array_equal(np.bincount(number), np.full(5, 12))
+
+
 def test_a_diverging_lam_is_never_chosen():
     """Its fold values are NaN or its status says so: argmin must not pick it."""
     mean, se = np.array([1.0, np.nan, 0.5, 0.1]), np.full(4, 0.01)
@@ -262,6 +270,14 @@ BAD = {
     "all of a class": (
         {"problem": SOFTMAX, "y": CLASSES, "folds": (CLASSES == 1).astype(int)},
         "folds: fold 0 holds all rows of class 0",
+    ),
+    "all of the last class": (
+        {"problem": SOFTMAX, "y": CLASSES, "folds": (CLASSES != 2).astype(int)},
+        "folds: fold 0 holds all rows of class 2",
+    ),
+    "all of an output": (
+        {"problem": BINARY, "y": OUTPUTS, "folds": 1 - OUTPUTS[:, 1]},
+        "folds: fold 0 holds all rows of class 1 of output 1",
     ),
     "no weight": (
         {"sample_weight": (FOLDS != 1).astype(int), "folds": FOLDS},
