@@ -23,9 +23,11 @@ class Moves(NamedTuple):
     """Responses of eta to each of q free coordinates.
 
     Attributes:
-      columns: [n, m] of a linear model, q = m k in the order (column, output).
-      inputs: [m] which inputs these are, -1 for the intercept.
-      dense: [q, n, k] of any other model.
+      columns: [n, m] of a linear model whose inputs are free for all outputs or none,
+        q = m k in the order (column, output).
+      inputs: [m] which inputs these are, -1 for the intercept; beside dense [q]; None
+        for a model of unknown layout.
+      dense: [q, n, k] where there are no columns.
     """
 
     columns: Array | None
@@ -79,7 +81,8 @@ def moves_of(
     """Responses of the coordinates at `free` in the flattened params, [q] ascending."""
     columns = _columns(model, loss, data, free)
     if columns is None:
-        return Moves(None, None, trees.jitted(_responses, model, data.X, params, free))
+        known = _inputs(model, data, free) if is_linear(model) else None
+        return Moves(None, known, trees.jitted(_responses, model, data.X, params, free))
     X = np.asarray(data.X)
     ones = np.ones_like(X[:, :1])
     return Moves(np.where(columns < 0, ones, X[:, columns]), columns, None)
@@ -90,15 +93,23 @@ def rescaled(data: Data, scaling: tuple[Array, Array] | None) -> Data:
     if scaling is None:
         return data
     aid = data.aid
-    if aid is not None and aid.moves.columns is not None:
-        center, scale = scaling
-        center, scale = jnp.append(center, 0.0), jnp.append(scale, 1.0)
-        at = aid.moves.inputs
-        columns = (aid.moves.columns - center[at][None]) / scale[at][None]
-        aid = aid._replace(moves=aid.moves._replace(columns=columns))
-    elif aid is not None:
+    if aid is not None and aid.moves.inputs is not None:
+        moves = _rescaled(aid.moves, aid.free, data.y.shape[1], scaling)
+        aid = aid._replace(moves=moves)
+    else:
         aid = None  # the responses of a model of unknown layout are those of all rows
     return data._replace(scaling=scaling, aid=aid)
+
+
+def _rescaled(moves: Moves, free: Array, k: int, scaling: tuple[Array, Array]) -> Moves:
+    center, scale = scaling
+    center = jnp.append(center, 0.0)[moves.inputs]  # the last is the intercept's
+    scale = jnp.append(scale, 1.0)[moves.inputs]
+    if moves.columns is not None:
+        return moves._replace(columns=(moves.columns - center[None]) / scale[None])
+    means = center[:, None] * jax.nn.one_hot(free % k, k, dtype=center.dtype)
+    dense = (moves.dense - means[:, None, :]) / scale[:, None, None]  # pyright: ignore
+    return moves._replace(dense=dense)
 
 
 def _columns(
@@ -106,13 +117,19 @@ def _columns(
 ) -> np.ndarray | None:
     """Which inputs of a linear model are free, -1 for the intercept.
 
-    None where the model is another one, or an input is free for some outputs only.
+    None where the model is another one, an input is free for some outputs only, or the
+    loss has no `hessian`.
     """
-    k = data.y.shape[1]
-    rows = np.unique(free // k)  # the biases flatten first
-    if not is_linear(model) or loss.hessian is None or rows.size * k != free.size:
+    if not is_linear(model) or loss.hessian is None:
         return None
-    return rows - int(has_intercept(model))
+    inputs = np.unique(_inputs(model, data, free))
+    return inputs if inputs.size * data.y.shape[1] == free.size else None
+
+
+def _inputs(model: Model, data: Data, free: np.ndarray) -> np.ndarray:
+    """Which input of a linear model each place belongs to, -1 for the intercept."""
+    # The biases flatten first.
+    return free // data.y.shape[1] - int(has_intercept(model))
 
 
 def _responses(model: Model, X: Array, params: Params, free: Array) -> Array:

@@ -3,13 +3,14 @@
 import json
 import pathlib
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn import datasets
 from sklearn.metrics import roc_auc_score
 
 import regjax as rj
-from regjax import folds, measures
+from regjax import folds, measures, trees
 
 GLMNET = pathlib.Path(__file__).parent / "data/glmnet"
 CURVES = json.loads((GLMNET / "curves.json").read_text())
@@ -125,6 +126,42 @@ def test_a_fold_is_a_fit_to_its_training_rows(problem, y, standardize, x64):
         problem, wide, y, lams, sample_weight=weights, offset=offset, **given
     )
     np.testing.assert_allclose(cv.path.objective, whole.objective, rtol=1e-11)
+
+
+def free_for_one_output():
+    """The lasso, but for input 1 in output 0."""
+    factors = np.ones((P, 2))
+    factors[1, 0] = 0.0
+
+    def value(params, lam):
+        return lam * jnp.sum(factors * jnp.abs(params[0]["w"]))
+
+    def prox(params, lam, step):
+        (layer,), (t,) = params, trees.like(params, step)
+        w, t = layer["w"], lam * factors * t["w"]
+        w = jnp.sign(w) * jnp.maximum(jnp.abs(w) - t, 0)
+        return ({**layer, "w": w},)
+
+    def largest(z):
+        return jnp.max(factors * jnp.abs(z[0]["w"]))
+
+    def conjugate(z, lam):
+        return jnp.where(largest(z) <= lam * (1 + 1e-14), 0.0, jnp.inf)
+
+    return rj.Penalty(value, prox, largest, conjugate)
+
+
+def test_folds_standardised_by_themselves_keep_the_certificate(x64):
+    """Also where the unpenalised coordinates are no whole columns of the design."""
+    problem = BINARY._replace(penalty=free_for_one_output())
+    wide, y = X.astype(float), OUTPUTS.astype(float)
+    held, lams = FOLDS == 0, [0.1, 0.01]
+    given = {"solver": TIGHT, "standardize": True}
+    cv = rj.cross_validate(problem, wide, y, FOLDS, lams, **given)
+    path = rj.fit_path(problem, wide[~held], y[~held], lams, **given)
+    assert max(cv.path.gap.max(), path.gap.max()) < 1e-10
+    eta = path.predict(wide[held], type="link")
+    np.testing.assert_allclose(cv.out_of_fold[:, 0, held], eta, atol=2e-5)
 
 
 def test_the_grid_is_that_of_all_rows():
