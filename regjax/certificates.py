@@ -57,6 +57,12 @@ class Certificate(NamedTuple):
 
 def pull_back(model: Model, params: Params, data: Data, slopes: Array) -> Params:
     """`X' slopes`, of any affine model: the pull-back of eta, like params."""
+    if data.XT is not None:
+        total, w = jnp.sum(slopes, axis=0), data.XT @ slopes
+        if data.scaling is not None:
+            center, scale = data.scaling
+            w = (w - center[:, None] * total[None]) / scale[:, None]
+        return ({"w": w, "b": total} if "b" in params[0] else {"w": w},)
     _, transpose = jax.vjp(lambda w: objective.apply(model, w, data), params)
     return transpose(slopes)[0]
 

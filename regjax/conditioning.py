@@ -7,6 +7,7 @@ that the penalty does not touch are found, because a certificate has to fit them
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -20,9 +21,10 @@ from regjax.models import is_linear
 from regjax.objective import linear_predictor
 from regjax.types import Aid, Array, Data, Model, Params, Problem
 
-POWER_STEPS = 20
+POWER_STEPS = 8
 PROBES = 32  # random rows for the column sizes of a model without known layout
 HUGE = 1e12
+BLOCK = 2**19  # numbers in a block of rows
 MOST_RESPONSES = 5 * 10**7  # numbers in the responses of the free coordinates
 
 
@@ -32,17 +34,42 @@ def is_certifiable(problem: Problem) -> bool:
     return None not in known
 
 
-def centre(X: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`(X - mean, mean [p])`, the weighted mean in float64.
+def column_means(X: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """What to take off the columns, [p] in the dtype of X: their weighted means."""
+    share = (weights / weights.sum(dtype=float)).astype(X.dtype)
+    total = np.zeros(X.shape[1])
+    for rows in blocks(X):
+        total += share[rows] @ X[rows]
+    return total.astype(X.dtype)
 
-    A column without spread becomes 0, not what rounding leaves of it.
-    """
-    share = weights.astype(float) / weights.sum(dtype=float)
-    mean = share @ X.astype(float)
-    centred = X - mean
-    spread = np.sqrt(share @ centred**2)
+
+def without_residue(X: np.ndarray, weights: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """X [n, p], 0 in columns that hold only what rounding left of their mean."""
+    spread = np.sqrt(mean_squares(X, weights / weights.sum(dtype=float)))
     constant = spread <= 10 * np.finfo(X.dtype).eps * np.abs(mean)
-    return np.where(constant, 0.0, centred).astype(X.dtype), mean
+    return np.where(constant, X.dtype.type(0), X) if constant.any() else X
+
+
+def mean_squares(X: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """`sum_i shares_i X_ij^2`, [p] in float64."""
+    total = np.zeros(X.shape[1])
+    for rows in blocks(X):
+        total += shares[rows] @ np.square(X[rows], dtype=float)
+    return total
+
+
+def turned(problem: Problem, X: np.ndarray) -> np.ndarray | None:
+    """X' [p, n] row by row; None where it is of no use.
+
+    XLA for CPU packs X anew for every `X' slopes` of a few columns: 2 to 20 times the
+    time of a product along rows (scripts/bench/NOTES.md).
+    """
+    if not is_linear(problem.model) or jax.default_backend() != "cpu":
+        return None
+    XT = np.empty(X.shape[::-1], X.dtype)
+    for rows in blocks(X):
+        XT[:, rows] = X[rows].T
+    return XT
 
 
 def move_intercept(params: Params, mean: np.ndarray, sign: float) -> Params:
@@ -106,9 +133,8 @@ def aid(
 def _metric(problem: Problem, params: Params, data: Data, shares: np.ndarray) -> Params:
     """Mean square of every coordinate's column, 1 where it is 0."""
     if is_linear(problem.model):
-        squares = shares.astype(float) @ np.asarray(data.X, float) ** 2
         metric = jax.tree.map(lambda a: np.ones((1,) * a.ndim), params)
-        metric[0]["w"] = squares[:, None]
+        metric[0]["w"] = mean_squares(np.asarray(data.X), shares)[:, None]
     else:
         signs = np.random.default_rng(0).choice([-1.0, 1.0], (PROBES, *data.y.shape))
         probes = (signs * np.sqrt(shares)[:, None]).astype(data.X.dtype)
@@ -178,6 +204,13 @@ def _top_eigenvalue(
     start = restore(jnp.cos(1.7 * jnp.arange(flat.size, dtype=flat.dtype)))
     begun = start, jnp.zeros((), flat.dtype)
     return jax.lax.fori_loop(0, POWER_STEPS, step, begun)[1]
+
+
+def blocks(X: np.ndarray) -> Iterator[slice]:
+    """Rows that fit a cache, in order."""
+    length = max(1, BLOCK // max(1, X[0].size))
+    for begin in range(0, len(X), length):
+        yield slice(begin, begin + length)
 
 
 def _mean_curvature(problem: Problem, params: Params, data: Data, shares: Array):

@@ -9,7 +9,7 @@ hidden weights are stationary for every lam: it is bracketed by a coarse sweep.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from regjax import objective, trees
+from regjax.certificates import pull_back, slopes_of
 from regjax.types import Array, Data, Info, Model, Params, Penalty, Problem, Status
 
 # glmnet's: at l1_ratio below this, the grid starts where this l1_ratio would.
@@ -32,6 +33,45 @@ def geometric(largest: float, ratio: float, count: int) -> np.ndarray:
 def ratio_for(n: int, p: int) -> float:
     """glmnet's rule for the length of a grid: 1e-4 if n >= p, else 1e-2."""
     return 1e-4 if n >= p else 1e-2
+
+
+def null_model(
+    problem: Problem, params: Params, data: Data, shares: Array
+) -> tuple[float, Array]:
+    """The best constant linear predictor.
+
+    It is 0 where the model has no unpenalised params to make one.
+
+    Args:
+      problem: the equation.
+      params: only their structure is used.
+      data: rows.
+      shares: [n] sample weights over their sum.
+
+    Returns:
+      Its mean loss, and itself [k].
+    """
+    rows = data._replace(X=data.X.reshape(data.X.shape[0], -1)[:, :1], XT=None)
+    constant = problem._replace(model=Model(init=_nothing, apply=_constant))
+    args = (constant, rows, shares)
+    eta = np.zeros(data.y.shape[1], data.X.dtype)
+    if not all(jax.tree.leaves(objective.penalised(problem, params))):
+        if data.offset is not None:  # start where the loss is not saturated
+            eta = eta - np.sum(shares[:, None] * np.asarray(data.offset), axis=0)
+        eta = newton(_constant_loss, eta, args)
+    return float(trees.jitted(_constant_loss, eta, *args)), eta
+
+
+def _nothing(key: Array) -> Params:
+    return ()
+
+
+def _constant(eta: Array, X: Array) -> Array:
+    return jnp.broadcast_to(eta[None, :], (X.shape[0], eta.shape[0]))
+
+
+def _constant_loss(eta: Array, problem: Problem, data: Data, shares: Array) -> Array:
+    return objective.data_loss(problem, eta, data, shares)
 
 
 def null_params(
@@ -50,52 +90,15 @@ def null_params(
       Params like `params`, 0 where penalised.
     """
     flat, restore = ravel_pytree(jax.tree.map(np.zeros_like, params))
-    flat = np.asarray(flat)
+    flat = np.array(flat)
     args = (free, flat, restore, problem, data, shares)
-    fitted = newton(_free_loss, flat[free], args)
-    return jax.tree.map(np.asarray, restore(_with_free(fitted, free, flat)))  # pyright: ignore
-
-
-def _with_free(values: Array, free: Array, flat: Array) -> Array:
-    return jnp.asarray(flat).at[free].set(values)
+    flat[free] = newton(_free_loss, flat[free], args)
+    return jax.tree.map(np.asarray, restore(flat))  # pyright: ignore
 
 
 def _free_loss(values, free, flat, restore, problem, data, shares) -> Array:
-    params = restore(_with_free(values, free, flat))
+    params = restore(flat.at[free].set(values))
     return objective.smooth(problem, params, data, shares)
-
-
-def null_loss(problem: Problem, params: Params, data: Data, shares: Array) -> float:
-    """Mean loss of the best constant linear predictor.
-
-    The constant is 0 where the model has no unpenalised params to make one.
-    """
-    k = trees.shape_of(_eta, problem.model, params, data.X).shape[-1]
-    rows = data._replace(X=data.X.reshape(data.X.shape[0], -1)[:, :1])
-    constant = problem._replace(model=Model(init=_nothing, apply=_constant))
-    args = (constant, rows, shares)
-    eta = np.zeros(k, data.X.dtype)
-    if not all(jax.tree.leaves(objective.penalised(problem, params))):
-        if data.offset is not None:  # start where the loss is not saturated
-            eta = eta - np.sum(shares[:, None] * np.asarray(data.offset), axis=0)
-        eta = newton(_constant_loss, eta, args)
-    return float(trees.jitted(_constant_loss, eta, *args))
-
-
-def _eta(model: Model, params: Params, X: Array) -> Array:
-    return model.apply(params, X)
-
-
-def _nothing(key: Array) -> Params:
-    return ()
-
-
-def _constant(eta: Array, X: Array) -> Array:
-    return jnp.broadcast_to(eta[None, :], (X.shape[0], eta.shape[0]))
-
-
-def _constant_loss(eta: Array, problem: Problem, data: Data, shares: Array) -> Array:
-    return objective.data_loss(problem, eta, data, shares)
 
 
 def is_convex(problem: Problem) -> bool:
@@ -136,7 +139,11 @@ def newton(fn: Callable[..., Array], start: Any, args: tuple, most: int = 200) -
             step = _descend(fn, x, args, found, direction * (LONGEST_STEP / length))
         if step is None:
             return x
+        # Half of this is left to gain; the step after this one gains its square.
+        settled = 0 <= slope @ direction <= np.finfo(x.dtype).eps * abs(found[0])
         x, found = step
+        if settled:
+            return x
     return x
 
 
@@ -166,33 +173,40 @@ def _derivatives(fn: Callable, x: Array, args: tuple) -> tuple[Array, Array, Arr
     return value, slope, jax.hessian(fn)(x, *args)
 
 
-def _gradient(problem: Problem, params: Params, data: Data, shares: Array) -> Params:
-    return jax.grad(objective.smooth, argnums=1)(problem, params, data, shares)
+class Start(NamedTuple):
+    """What is measured where a fit begins.
 
-
-def lambda_max(
-    problem: Problem, null: Params, data: Data, shares: Array, free: np.ndarray
-) -> float:
-    """Smallest lam at which every penalised weight is 0, for an affine model.
-
-    Args:
-      problem: with an affine model and a convex loss.
-      null: of `null_params`.
-      data: rows.
-      shares: [n] sample weights over their sum.
-      free: [q] places of the unpenalised params, whose gradients say nothing.
-
-    Returns:
-      That lam; inf for a penalty that never selects.
+    Attributes:
+      loss: mean loss.
+      slope: `max |g|` over the penalised weights; 1 if of no use.
+      lambda_max: smallest lam at which every penalised weight stays 0, if these are
+        the null params of a convex problem; inf for a penalty that never selects.
     """
-    grad = trees.jitted(_gradient, problem, null, data, shares)
+
+    loss: float
+    slope: float
+    lambda_max: float
+
+
+def at_start(
+    problem: Problem, params: Params, data: Data, shares: Array, free: np.ndarray
+) -> Start:
+    """Measure params; the gradients at `free` [q], fitted ones, say nothing."""
+    found = trees.jitted(_at_start, problem, params, data, shares, free)
+    loss, slope, highest = (float(x) for x in found)
+    return Start(loss, slope if 0 < slope < np.inf else 1.0, highest)
+
+
+def _at_start(problem, params, data, shares, free) -> tuple[Array, Array, Array]:
+    eta = objective.linear_predictor(problem.model, params, data)
+    losses, slopes = slopes_of(problem.loss, eta, data.y, shares)
+    grad = pull_back(problem.model, params, data, slopes)
+    pulled = jax.grad(objective.ridge, argnums=1)(problem, params)
+    grad = jax.tree.map(jnp.add, grad, pulled)
+    slope = largest_slope(problem, grad)
     flat, restore = ravel_pytree(grad)
-    grad = restore(flat.at[free].set(0.0))
-    return float(trees.jitted(_lambda_max, problem.penalty, grad))
-
-
-def _lambda_max(penalty: Penalty, grad: Params) -> Array:
-    return penalty.lambda_max(grad)
+    highest = problem.penalty.lambda_max(restore(flat.at[free].set(0.0)))
+    return jnp.sum(losses), slope, highest
 
 
 def largest_slope(problem: Problem, grad: Params) -> Array:
@@ -201,45 +215,22 @@ def largest_slope(problem: Problem, grad: Params) -> Array:
     return trees.max_selected(lambda g: jnp.max(jnp.abs(g)), chosen, grad)
 
 
-def at_start(
-    problem: Problem, params: Params, data: Data, shares: Array
-) -> tuple[float, float]:
-    """Mean loss, and `max |g|` over the penalised weights (1 if of no use)."""
-    found = trees.jitted(_at_start, problem, params, data, shares)
-    loss, slope = (float(x) for x in found)
-    return loss, slope if 0 < slope < np.inf else 1.0
-
-
-def _at_start(
-    problem: Problem, params: Params, data: Data, shares: Array
-) -> tuple[Array, Array]:
-    loss, grad = jax.value_and_grad(objective.smooth, argnums=1)(
-        problem, params, data, shares
-    )
-    loss = loss - objective.ridge(problem, params)
-    return loss, largest_slope(problem, grad)
-
-
 def top(
     problem: Problem,
     params: Params,
-    data: Data,
-    shares: Array,
-    free: np.ndarray,
-    slope: float,
+    start: Start,
     null: float,
+    dtype: Any,
     sweep: Callable[[np.ndarray, int], tuple[Params, Info]],
 ) -> float:
     """Where an automatic grid starts: lambda_max, or a bracket of it.
 
     Args:
       problem: the equation.
-      params: the model's own start; where convex, its null model.
-      data: rows.
-      shares: [n] sample weights over their sum.
-      free: [q] places of the unpenalised params, where convex.
-      slope: of `at_start`.
-      null: `null_loss(...)`.
+      params: the model's own start.
+      start: what was measured there; where convex, of the null params.
+      null: mean loss of the null model.
+      dtype: of the data.
       sweep: `sweep(lams, 1) -> (params, info)`, for the bracket.
 
     Returns:
@@ -249,17 +240,20 @@ def top(
       ValueError: there is no such lam.
     """
     if not is_convex(problem):
-        return bracket(problem, params, slope, null, sweep)
-    highest = lambda_max(problem, params, data, shares, free)
-    found = min(highest, slope / SMALLEST_L1_RATIO)
+        return bracket(problem, params, start.slope, null, sweep)
+    found = min(start.lambda_max, start.slope / SMALLEST_L1_RATIO)
     # So that rounding in another program does not let a weight in at the first lam.
-    found *= 1 + 8 * float(np.finfo(data.X.dtype).eps)
+    found *= 1 + 8 * float(np.finfo(dtype).eps)
     if not 0 < found < np.inf:
         raise ValueError(
             "lams: no automatic grid, because no penalised weight has a gradient at "
             "the null model (is y constant, or X?); give the lams"
         )
     return found
+
+
+def _lambda_max(penalty: Penalty, grad: Params) -> Array:
+    return penalty.lambda_max(grad)
 
 
 def bracket(

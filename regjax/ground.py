@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regjax import certificates, conditioning, grids, inputs, objective, trees
+from regjax import certificates, conditioning, grids, inputs, moments, objective, trees
 from regjax.models import has_intercept
 from regjax.types import Array, Data, Lane, Model, Params, Penalty, Problem
 
@@ -20,7 +20,7 @@ class Ground(NamedTuple):
       data: as solved: columns centred where an intercept takes the means up.
       mean: [p] what was taken off the columns; None: nothing.
       own: [seeds, ...] the model's own starts; where convex, the null model.
-      free: [q] places of the unpenalised coordinates; where not convex, none.
+      start: what was measured at the first of them.
       starts: [seeds, ...] those that are used.
       lane: what all lanes share; lam, seed and fold are still empty.
       null: mean loss of the best constant linear predictor.
@@ -30,7 +30,7 @@ class Ground(NamedTuple):
     data: Data
     mean: np.ndarray | None
     own: Params
-    free: np.ndarray
+    start: grids.Start
     starts: Params
     lane: Lane
     null: float
@@ -45,6 +45,7 @@ def find_ground(
     key: Any,
     seeds: int,
     centred: bool,
+    few_rows: bool = False,
 ) -> Ground:
     """Prepare data and starts, and measure the null model.
 
@@ -56,12 +57,13 @@ def find_ground(
       key: of the starts.
       seeds: how many of them.
       centred: whether to centre columns where an intercept takes the means up.
+      few_rows: whether rows may be exchanged for fewer of the same moments.
 
     Raises:
       ValueError: init that does not fit; a null model of infinite loss; a column
         whose square is beyond the dtype.
     """
-    shares, dtype = weights / weights.sum(), data.X.dtype
+    dtype = data.X.dtype
     drawn = jax.device_get(trees.jitted(_draw, problem.model, key, np.arange(seeds)))
     drawn = jax.tree.map(lambda a: a.astype(dtype), drawn)
     one = jax.tree.map(lambda a: a[0], drawn)
@@ -70,26 +72,64 @@ def find_ground(
     convex, mean = grids.is_convex(problem), None
     intercept = has_intercept(problem.model) and not chosen[0]["b"]
     if convex and centred and intercept:
-        X, mean = conditioning.centre(np.asarray(data.X), weights)
-        data = data._replace(X=jnp.asarray(X))
+        mean = conditioning.column_means(np.asarray(data.X), weights)
         if given is not None:
             given = conditioning.move_intercept(given, mean, 1.0)
-    null = grids.null_loss(problem, one, data, shares)
+    few_rows = convex and few_rows and moments.pay(problem, data)
+    data, weights = _conditioned(problem, data, weights, mean, convex, few_rows)
+    shares = weights / weights.sum()
+    null, constant = grids.null_model(problem, one, data, shares)
     if not np.isfinite(null):
         raise ValueError(f"y: the loss of the null model is {null:g}; rescale y")
-    saturated = _saturated(problem, data, shares)
     own, free = drawn, np.zeros(0, int)
     if convex:
         free = conditioning.free_places(problem, one)
         aid = conditioning.aid(problem, one, data, shares, null, free)
-        one = grids.null_params(problem, one, data, shares, free)  # pyright: ignore
+        if intercept and free.size == constant.size:
+            one = ({**jax.tree.map(np.zeros_like, one[0]), "b": constant},)
+        else:
+            one = grids.null_params(problem, one, data, shares, free)  # pyright: ignore
         one = _within_bounds(problem, one, data._replace(aid=aid), shares)
         own = _repeated(one, seeds)
         if conditioning.is_certifiable(problem):
             data = data._replace(aid=aid)
-    lane = _lane(problem, data, weights, one, given, null, saturated)
-    starts = own if given is None else _repeated(given, seeds)
-    return Ground(data, mean, own, free, starts, lane, null, saturated)
+    saturated = _saturated(problem, data, shares)
+    start = grids.at_start(problem, one, data, shares, free)
+    worst = max(null, start.loss)
+    if given is not None:
+        worst = max(worst, grids.at_start(problem, given, data, shares, free).loss)
+    nothing = np.zeros(0, dtype)
+    scale, ceiling = np.array([start.slope, _ceiling(worst, saturated)], dtype)
+    return Ground(
+        data=data,
+        mean=mean,
+        own=own,
+        start=start,
+        starts=own if given is None else _repeated(given, seeds),
+        lane=Lane(nothing, weights, nothing, nothing, scale, ceiling),
+        null=null,
+        saturated=saturated,
+    )
+
+
+def _conditioned(
+    problem: Problem,
+    data: Data,
+    weights: np.ndarray,
+    mean: np.ndarray | None,
+    convex: bool,
+    few_rows: bool,
+) -> tuple[Data, np.ndarray]:
+    """Rows as solved and their weights, on the device."""
+    if few_rows:
+        data, weights = moments.fewer_rows(data, weights, mean)
+    elif mean is not None:
+        data = data._replace(X=data.X - mean)
+    X = np.asarray(data.X)
+    if mean is not None:
+        X = conditioning.without_residue(X, weights, mean)
+    XT = conditioning.turned(problem, X) if convex else None
+    return jax.tree.map(jnp.asarray, data._replace(X=X, XT=XT)), weights
 
 
 def _within_bounds(
@@ -121,24 +161,6 @@ def _draw(model: Model, key: Any, seeds: Any) -> Params:
 
 def _repeated(params: Params, seeds: int) -> Params:
     return jax.tree.map(lambda a: np.stack([np.asarray(a)] * seeds), params)
-
-
-def _lane(
-    problem: Problem,
-    data: Data,
-    weights: np.ndarray,
-    own: Params,
-    given: Params | None,
-    null: float,
-    saturated: float,
-) -> Lane:
-    shares, none = weights / weights.sum(), np.zeros(0, data.X.dtype)
-    loss, slope = grids.at_start(problem, own, data, shares)
-    if given is not None:
-        loss = max(loss, grids.at_start(problem, given, data, shares)[0])
-    ceiling = _ceiling(max(null, loss), saturated)
-    scale, ceiling = (np.asarray(a, data.X.dtype) for a in (slope, ceiling))
-    return Lane(none, weights, none, none, scale, ceiling)
 
 
 def _ceiling(worst: float, saturated: float) -> float:

@@ -7,7 +7,6 @@ import warnings
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from regjax import trees
@@ -98,12 +97,9 @@ def check_data(
     rows: Any = slice(None)  # which copies nothing
     if weights.min() == 0:  # the heaviest row stands in, as these may hold anything
         rows = np.where(weights > 0, np.arange(len(X)), np.argmax(weights))
-    data = Data(
-        jnp.asarray(cast("X", X[rows], dtype)),
-        jnp.asarray(cast("y", target[rows], dtype)),
-        None if offset is None else jnp.asarray(cast("offset", offset[rows], dtype)),
-    )
-    return data, weights.astype(dtype)
+    X, target = cast("X", X[rows], dtype), cast("y", target[rows], dtype)
+    offset = None if offset is None else cast("offset", offset[rows], dtype)
+    return Data(X, target, offset), weights.astype(dtype)
 
 
 def cast(name: str, array: np.ndarray, dtype: Any) -> np.ndarray:
@@ -112,6 +108,8 @@ def cast(name: str, array: np.ndarray, dtype: Any) -> np.ndarray:
     Raises:
       ValueError: a number is beyond its range.
     """
+    if array.dtype == dtype:
+        return array
     with np.errstate(over="ignore"):
         found = array.astype(dtype)
     if not np.all(np.isfinite(found)):

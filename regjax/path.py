@@ -134,6 +134,7 @@ def fit_path(
         init=init,
         key=key,
         progress=progress,
+        few_rows=True,
     )
     grid = sweep.grid_of(task)
     params, info, finished = sweep.solve(task, grid)

@@ -7,19 +7,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from regjax import conditioning, grids, inputs, lanes, solvers
+from regjax import conditioning, grids, inputs, lanes, screening, solvers
 from regjax.ground import Ground, find_ground
 from regjax.names import one_of, whole_number
 from regjax.progress import progress_bar
 from regjax.results import Path
-from regjax.types import Info, Method, Params, Problem, Status
+from regjax.types import Data, Info, Lane, Method, Params, Problem, Status
 
 DIRECTIONS = ("sparse_to_dense", "dense_to_sparse")
 LAMS_A_CHAIN, CHAINS = 8, 32
@@ -92,8 +91,9 @@ def prepare(
     init: Params | None,
     key: Any,
     progress: Any,
+    few_rows: bool = False,
 ) -> Task:
-    """Check everything; arguments as of `fit_path`.
+    """Check everything; arguments as of `fit_path` and `find_ground`.
 
     Raises:
       ValueError: input that cannot be used; the message names the argument.
@@ -112,12 +112,13 @@ def prepare(
         raw = np.asarray(data.X)
         center, scale = inputs.standardisation(raw, weights)
         scaled = ((raw - center) / scale).astype(raw.dtype)
-        data = data._replace(X=jnp.asarray(scaled))
+        data = data._replace(X=scaled)
     key = inputs.check_key(key)
+    asked = init, key, seeds, solver.reduces, solver.reduces and few_rows
     return Task(
         problem=problem,
         solver=solver,
-        ground=find_ground(problem, data, weights, init, key, seeds, solver.centred),
+        ground=find_ground(problem, data, weights, *asked),
         key=key,
         seeds=seeds,
         wanted=wanted,
@@ -148,11 +149,9 @@ def grid_of(task: Task) -> np.ndarray:
         return task.wanted
     ground = task.ground
     own = jax.tree.map(lambda a: a[0], ground.own)
-    shares = ground.lane.weights / ground.lane.weights.sum()
-    slope = float(ground.lane.scale)
     sweep = functools.partial(_coarse, task)
-    args = (ground.free, slope, ground.null, sweep)
-    top = grids.top(task.problem, own, ground.data, shares, *args)
+    args = ground.start, ground.null, ground.data.X.dtype, sweep
+    top = grids.top(task.problem, own, *args)
     n, p = ground.data.X.shape[:2]
     return grids.geometric(top, grids.ratio_for(n, p), task.wanted)
 
@@ -195,34 +194,76 @@ def _run(
     task: Task, lams: np.ndarray, folds: Folds | None, room: int
 ) -> tuple[Params, Info]:
     """Lanes [N]: lam by lam, within a lam fold by fold, within a fold seed by seed."""
-    ground, seeds = task.ground, task.seeds
-    count, copies = len(lams), seeds
-    lane = ground.lane
+    ground, lane = task.ground, task.ground.lane
     if folds is not None:
-        copies *= len(folds.weights)
         lane = lane._replace(weights=folds.weights, scaling=folds.scaling)
-    lane = lane._replace(
-        lam=np.repeat(lams, copies).astype(ground.data.X.dtype),
-        seed=np.tile(np.arange(seeds), count * copies // seeds),
-        fold=np.tile(np.repeat(np.arange(copies // seeds), seeds), count),
-    )
-    one = jax.tree.map(lambda a: a[0], ground.starts)
-    slots = lanes.slots_for(task.solver, task.problem, ground.data, one, room)
+    plain = task.chains is None and task.direction == DIRECTIONS[0] and task.seeds == 1
+    fits = screening.applies(task.solver, task.problem, ground.data)
+    with progress_bar(task.progress) as tell:
+        if plain and fits and len(lams) > 1:
+            return _screened(task, lane, lams, tell)
+        many = _lanes(lane, lams, task.seeds, ground.data.X.dtype)
+        chains = _chains(task, len(lams), len(many.lam) // len(lams))
+        given = task.problem, ground.data, many, ground.starts, chains
+        return _engine(task, *given, room, tell)
+
+
+def _lanes(lane: Lane, lams: np.ndarray, seeds: int, dtype: Any) -> Lane:
+    """Of every lam, fold and seed, [N]."""
+    folds = len(lane.weights) if np.ndim(lane.weights) == 2 else 1
+    each = np.meshgrid(lams, np.arange(folds), np.arange(seeds), indexing="ij")
+    lam, fold, seed = (a.reshape(-1) for a in each)
+    return lane._replace(lam=lam.astype(dtype), seed=seed, fold=fold)
+
+
+def _engine(
+    task: Task,
+    problem: Problem,
+    data: Data,
+    many: Lane,
+    starts: Params,
+    chains: Sequence[np.ndarray],
+    room: int,
+    tell: Callable | None,
+) -> tuple[Params, Info]:
+    one = jax.tree.map(lambda a: a[0], starts)
+    slots = lanes.slots_for(task.solver, problem, data, one, room)
     # A stream of its own, so that no start shares its bits with the batches.
-    order_key = jax.random.fold_in(task.key, np.uint32(2**32 - 1))
-    with progress_bar(task.progress) as on_progress:
-        return lanes.run(
-            task.solver,
-            task.problem,
-            ground.data,
-            lane,
-            ground.starts,
-            _chains(task, count, copies),
-            order_key,
-            slots,
-            room=room,
-            on_progress=on_progress,
-        )
+    key = jax.random.fold_in(task.key, np.uint32(2**32 - 1))
+    given = task.solver, problem, data, many, starts, chains, key, slots
+    return lanes.run(*given, room=room, on_progress=tell)
+
+
+def _screened(
+    task: Task, lane: Lane, lams: np.ndarray, tell: Callable | None
+) -> tuple[Params, Info]:
+    """By working sets of inputs; lanes that are not finished have status `running`."""
+    lane = lane._replace(weights=np.atleast_2d(lane.weights))
+    folds, data = len(lane.weights), task.ground.data
+
+    def solve(problem, part, lane, starts, lams, on_progress=None):
+        if folds == 1:
+            lane = lane._replace(weights=lane.weights[0])
+        many = _lanes(lane, lams, 1, data.X.dtype)
+        many = many._replace(seed=many.fold)  # each fold has a start of its own
+        own = task._replace(chains=len(lams)) if part is not data else task
+        chains = _chains(own, len(lams), folds)
+        given = task, problem, part, many, starts, chains, len(many.lam)
+        found = _engine(*given, on_progress)
+        return jax.tree.map(lambda a: a.reshape(len(lams), folds, *a.shape[1:]), found)
+
+    start = jax.tree.map(lambda a: a[0], task.ground.starts)
+    given = task.solver, task.problem, data, lane, start, lams
+    found = screening.run(*given, solve, tell)
+    left = len(lams) - len(found[1].status)
+
+    def flat(a: np.ndarray) -> np.ndarray:
+        a = np.pad(a, [(0, left)] + [(0, 0)] * (a.ndim - 1))
+        return a.reshape(-1, *a.shape[2:])
+
+    params, info = jax.tree.map(flat, found)
+    info.status[len(info.status) - left * folds :] = Status.running
+    return params, info
 
 
 def _chains(task: Task, count: int, copies: int) -> list[np.ndarray]:
@@ -272,8 +313,8 @@ def _mark_degenerate(info: Info, ground: Ground) -> Info:
     if ground.null - ground.saturated > rounding:
         return info
     degenerate = np.int32(Status.degenerate)
-    converged = info.status == Status.converged
-    return info._replace(status=np.where(converged, degenerate, info.status))
+    fitted = np.isin(info.status, (Status.converged, Status.floor))
+    return info._replace(status=np.where(fitted, degenerate, info.status))
 
 
 def _dev_ratio(loss: np.ndarray, null: float, saturated: float) -> np.ndarray:

@@ -104,6 +104,11 @@ def like(tree: Any, value: Any) -> Any:
     return value
 
 
+def rows(tree: Any, which: Any) -> Any:
+    """`leaf[which]` of every leaf."""
+    return jax.tree.map(lambda leaf: leaf[which], tree)
+
+
 def vdot(a: Any, b: Any) -> Any:
     """Inner product of two pytrees."""
     products = jax.tree.map(lambda x, y: jnp.sum(x * y), a, b)

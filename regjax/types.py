@@ -89,6 +89,8 @@ class Penalty(NamedTuple):
       convex: whether the value is convex in params.
       selected: `selected(params) -> pytree of bool`, the penalised leaves; None:
         all but biases.
+      by_input: whether it is a sum over inputs (a leaf's first axis), so that
+        `penalties.of_inputs` makes the same of some of them.
       config: name and arguments that build this penalty again; None for your own.
     """
 
@@ -100,6 +102,7 @@ class Penalty(NamedTuple):
     convex: bool = True
     selected: Callable[..., Params] | None = None
     dual_scale: Callable[..., Array] | None = None
+    by_input: bool = False
     config: Config = None
 
 
@@ -130,6 +133,7 @@ class Data(NamedTuple):
       scaling: `(center [p], scale [p])`, what this lane's columns are standardised
         by on the way into the model; None: by nothing.
       aid: what helps a solver of the convex problem; None: it is not convex.
+      XT: [p, n] X', row by row in memory, for a linear model; None: not kept.
     """
 
     X: Array
@@ -137,6 +141,7 @@ class Data(NamedTuple):
     offset: Array | None = None
     scaling: tuple[Array, Array] | None = None
     aid: Aid | None = None
+    XT: Array | None = None
 
 
 class Aid(NamedTuple):
@@ -251,12 +256,13 @@ class Method(NamedTuple):
       build: `build(problem, data) -> Solver`.
       rounds: of a wave, for the progress bar; 0 where slots refill at once.
       tol: what the user asked for; None: the solver's own.
-      centred: whether columns are centred where an intercept takes the means up.
+      reduces: whether it may solve a convex problem by an easier one: centred columns,
+        fewer rows (`moments`), fewer inputs (`screening`).
       slots: of a worker on a CPU core, at most.
     """
 
     build: Callable[..., Solver]
     rounds: int = 0
     tol: float | None = None
-    centred: bool = False
+    reduces: bool = False
     slots: int = 16

@@ -4,6 +4,8 @@ import os
 
 # Before anything can import matplotlib or start a backend of jax.
 os.environ["MPLBACKEND"] = "Agg"
+# Nearly all of the suite is compiling; unless told otherwise, without LLVM's passes.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import hypothesis
 import jax

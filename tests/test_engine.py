@@ -76,7 +76,7 @@ def ready(case, count=9):
     problem, method = case
     data, weights = inputs.check_data(problem, X, y, None, None)
     ground = find_ground(
-        problem, data, weights, None, jax.random.key(0), 1, method.centred
+        problem, data, weights, None, jax.random.key(0), 1, method.reduces
     )
     lam = np.geomspace(0.1, 1e-4, count).astype(np.float32)
     lane = ground.lane._replace(

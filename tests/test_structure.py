@@ -14,6 +14,7 @@ FLOORS = [
         "free_block",
         "certificates",
         "conditioning",
+        "moments",
         "grids",
         "transforms",
         "inputs",
@@ -21,6 +22,7 @@ FLOORS = [
     [
         "workers",
         "lanes",
+        "screening",
         "solvers",
         "ground",
         "storage",

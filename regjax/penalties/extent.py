@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from regjax import trees
-from regjax.types import Array, Config, Params
+from regjax.types import Array, Config, Params, Penalty
 
 
 class Extent(NamedTuple):
@@ -29,6 +29,11 @@ class Extent(NamedTuple):
     def bounded(self) -> bool:
         """Whether there are bounds."""
         return self.low is not None
+
+    def at(self, rows: np.ndarray) -> Extent:
+        """Of some inputs only, [m] of them."""
+        one = (a if a is None or np.ndim(a) == 0 else np.asarray(a)[rows] for a in self)
+        return Extent(*one)
 
     def check(self, chosen: Params, params: Params) -> None:
         """Refuse selected leaves whose first axis they do not fit.
@@ -93,6 +98,15 @@ class Extent(NamedTuple):
             return size
         c = aligned(self.factors, g)
         return jnp.where(c > 0, size / jnp.where(c > 0, c, 1.0), 0.0)
+
+
+def of_inputs(penalty: Penalty, rows: np.ndarray) -> Penalty:
+    """A penalty that is `by_input`, of the inputs [m] only."""
+    return jax.tree.map(
+        lambda part: part.at(rows) if isinstance(part, Extent) else part,
+        penalty._replace(config=None),
+        is_leaf=lambda part: isinstance(part, Extent),
+    )
 
 
 def aligned(numbers: Any, w: Array) -> Array:

@@ -102,6 +102,7 @@ def group(
         pool=Partial(_pool, *bound),
         selected=selected,
         dual_scale=Partial(_dual_scale, *bound),
+        by_input=axes is not None and all(a not in (0, -2) for a in axes),
         config=describe("group", arguments, where, extent),
     )
 

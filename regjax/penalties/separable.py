@@ -68,6 +68,7 @@ def separable(
         conjugate=known and Partial(_conjugate, *known),
         dual_scale=known and Partial(_dual_scale, *known),
         selected=selected,
+        by_input=True,
         config=describe(name, arguments, where, extent),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
@@ -37,12 +39,16 @@ def proximal_gradient(tol: float | None = None, max_iter: int = 100_000) -> Meth
     max_iter = whole_number("max_iter", max_iter)
     tol = None if tol is None else positive("tol", tol)
     # Few slots, of many steps each: with more, more of them wait for the last chain.
-    return Method(Partial(build, tol, max_iter), tol=tol, centred=True, slots=4)
+    return Method(Partial(build, tol, max_iter), tol=tol, reduces=True, slots=4)
 
 
 def build(tol: Array | float | None, most: int, problem: Problem, data: Data) -> Solver:
     """The Solver of one problem and one data set."""
-    if tol is None:
-        tol = 1e-5 if data.X.dtype == jnp.float32 else 1e-12
     form = monotone if data.aid is None else certified
-    return form.build(tol, most, problem, data)
+    return form.build(tolerance(tol, data.X.dtype), most, problem, data)
+
+
+def tolerance(tol: Any, dtype: Any) -> Any:
+    """As given, or the default of a dtype."""
+    default = 1e-5 if dtype == jnp.float32 else 1e-12
+    return default if tol is None else tol

@@ -1,0 +1,291 @@
+"""Many inputs: few are solved for, all are certified.
+
+A stretch of lams is solved on a working set of inputs: those that are nonzero, those
+that the strong rule names, and those whose gradients come next. Then the duality gap
+over all inputs is measured. Lams that meet the tolerance are done; the first that does
+not names the inputs that were missing. Working sets have few sizes, so that few
+programs are compiled.
+
+Source: Tibshirani et al. (2012), JRSS-B 74, for the rule; Johnson & Guestrin (2015),
+ICML, for the sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from regjax import certificates, models, objective, trees, workers
+from regjax.free_block import rescaled
+from regjax.penalties.extent import of_inputs
+from regjax.solvers.proximal_gradient import tolerance
+from regjax.types import (
+    Array,
+    Data,
+    Info,
+    Lane,
+    Method,
+    Params,
+    Penalty,
+    Problem,
+    Status,
+)
+
+LEAST_INPUTS = 512
+SMALLEST, GROWTH = 64, 4  # sizes of working sets
+ROOM = 1.25  # of a working set, times the inputs that are known to be needed
+LANES = 8  # solved at a time
+SHARE = 0.9  # of the tolerance is for the working set, the rest for all others
+
+
+class Part(NamedTuple):
+    """A problem of some inputs only.
+
+    Attributes:
+      problem: linear in m inputs.
+      data: of their columns.
+      inputs: [m] which they are.
+    """
+
+    problem: Problem
+    data: Data
+    inputs: np.ndarray
+
+
+class Found(NamedTuple):
+    """What a look at all inputs finds, [l, F, ...] of lams and folds.
+
+    Attributes:
+      params: of all inputs.
+      measured: their certificate.
+      kkt: residual.
+      enters: [..., p] bool, whether an input would leave 0.
+    """
+
+    params: Params
+    measured: certificates.Certificate
+    kkt: Array
+    enters: Array
+
+
+def applies(method: Method, problem: Problem, data: Data) -> bool:
+    """Whether there are inputs to leave out, and a certificate that notices."""
+    aid, penalty = data.aid, problem.penalty
+    if aid is None or not (method.reduces and penalty.by_input):
+        return False
+    known = models.is_linear(problem.model) and aid.moves.columns is not None
+    return known and data.X.shape[1] >= LEAST_INPUTS
+
+
+def run(
+    method: Method,
+    problem: Problem,
+    data: Data,
+    lane: Lane,
+    start: Params,
+    lams: np.ndarray,
+    solve: Callable[..., tuple[Params, Info]],
+    on_progress: Callable[[float, int, str], None] | None = None,
+) -> tuple[Params, Info]:
+    """Solve every lam of every fold.
+
+    Args:
+      method: a solver that `reduces`.
+      problem: of all inputs; it `applies`.
+      data: rows, with an Aid.
+      lane: what all lanes share; weights [F, n], scaling [F, p] or None.
+      start: params that all folds start from.
+      lams: [L] descending.
+      solve: `solve(problem, data, lane, starts [F, ...], lams [l], on_progress) ->
+        (params, info)`, arrays [l, F, ...], by the engine.
+      on_progress: as of `lanes.run`.
+
+    Returns:
+      `(params, info)`, arrays [l, F, ...]; of fewer lams after a Ctrl-C.
+    """
+    count, at, done = len(lane.weights), 0, []
+    tol = tolerance(method.tol, data.X.dtype) * float(data.aid.null)  # pyright: ignore
+    now = jax.tree.map(lambda a: np.stack([a] * count), start)
+    grad = jax.device_get(trees.jitted(_gradients, problem, data, lane, now))
+    before, missing = lams[0], np.zeros(data.X.shape[1], bool)
+
+    def tell(more: float, *_: Any) -> None:
+        if on_progress is not None:
+            on_progress(at * count + more, len(lams) * count, "lams")
+
+    with workers.catch_interrupt() as interrupted:
+        while at < len(lams) and not interrupted():
+            tell(0)
+            stretch = lams[at : at + max(2, LANES // count)]
+            needed = missing | _nonzero(now)
+            inputs = _choose(problem, data, grad, needed, stretch, before)
+            if inputs is None:
+                done.append(solve(problem, data, lane, now, lams[at:], tell))
+                break
+            part, narrow = part_of(problem, data, inputs), _of_inputs(lane, inputs)
+            begun = _narrowed(now, inputs, axis=1)
+            params, info = solve(part.problem, part.data, narrow, begun, stretch)
+            if np.any(info.status == Status.running):
+                break
+            found = _look(problem, data, part, lane, stretch, params, info.step)
+            good, info = _judge(found, info, inputs, tol)
+            if good:
+                done.append(trees.rows((found.params, info), slice(good)))
+                now, grad = trees.rows((found.params, found.measured.grad), good - 1)
+                before, missing[:] = stretch[good - 1], False
+            if good < len(stretch):
+                failed = trees.rows(found, good)
+                missing |= failed.enters.any(axis=0) | _nonzero(failed.params)
+            at += good
+    if not done:
+        raise KeyboardInterrupt
+    return jax.tree.map(lambda *a: np.concatenate(a), *done)
+
+
+def _judge(
+    found: Found, info: Info, inputs: np.ndarray, tol: float
+) -> tuple[int, Info]:
+    """How many lams are done, and what is known of all of them.
+
+    A lam is not done where the gap is above the tolerance and an input outside of the
+    working set would leave 0.
+    """
+    found.enters[..., inputs] = False
+    fair = (info.status == Status.converged) | (info.status == Status.floor)
+    measured = found.measured
+    loose = fair & (measured.gap > tol)
+    again = loose.any(axis=1) & found.enters.any(axis=(1, 2))
+    status = np.where(loose, Status.floor, info.status)
+    status = np.where(fair & ~loose, Status.converged, status).astype(np.int32)
+    good = int(np.argmax(np.append(again, True)))
+    names = "gap", "loss", "penalty", "objective"
+    values = {name: getattr(measured, name) for name in names}
+    return good, info._replace(**values, kkt=found.kkt, status=status)
+
+
+def part_of(problem: Problem, data: Data, inputs: np.ndarray) -> Part:
+    """Of these inputs, those first that are not penalised."""
+    aid: Any = data.aid
+    intercept = models.has_intercept(problem.model)
+    problem = problem._replace(
+        model=models.linear(len(inputs), data.y.shape[1], intercept),
+        penalty=of_inputs(problem.penalty, inputs),
+    )
+    columns = np.cumsum(aid.moves.inputs >= 0) - 1  # the free ones come first
+    aid = aid._replace(
+        moves=aid.moves._replace(inputs=columns),
+        metric=_narrowed(aid.metric, inputs),
+        free=np.arange(aid.free.size, dtype=np.int32),
+        null=aid.null * np.asarray(SHARE, aid.null.dtype),
+    )
+    X, XT = trees.jitted(_columns, data.X, data.XT, inputs)
+    return Part(problem, data._replace(X=X, XT=XT, aid=aid), inputs)
+
+
+def _columns(X: Array, XT: Array | None, inputs: Array) -> tuple[Array, Array | None]:
+    if XT is None:
+        return jnp.take(X, inputs, axis=1), None
+    XT = jnp.take(XT, inputs, axis=0)
+    return XT.T, XT
+
+
+def _of_inputs(lane: Lane, inputs: np.ndarray) -> Lane:
+    if lane.scaling is None:
+        return lane
+    return lane._replace(scaling=tuple(a[:, inputs] for a in lane.scaling))
+
+
+def _narrowed(params: Params, inputs: np.ndarray, axis: int = 0) -> Params:
+    layer = params[0]
+    return ({**layer, "w": np.take(layer["w"], inputs, axis)},)
+
+
+def _nonzero(params: Params) -> np.ndarray:
+    """Which inputs any fold uses, [p] bool."""
+    w = params[0]["w"]
+    return (w != 0).any(axis=(0, 2))
+
+
+def _choose(
+    problem: Problem,
+    data: Data,
+    grad: Params,
+    needed: np.ndarray,
+    lams: np.ndarray,
+    before: float,
+) -> np.ndarray | None:
+    """The next working set, of `grad [F, ...]` at the lam before; None: all inputs."""
+    low = max(2 * lams[-1] - before, lams[-1] / 4)
+    at = np.array([max(2 * lams[0] - before, 0.0), low], data.X.dtype)
+    pushes = np.array(trees.jitted(_pushes, problem.penalty, grad, at))
+    free = data.aid.moves.inputs  # pyright: ignore
+    free = free[free >= 0]
+    needed[free] = True
+    strong = pushes[0] > 0
+    size, least = SMALLEST, max(needed.sum() * ROOM, (needed | strong).sum())
+    while size < least:
+        size *= GROWTH
+    if 2 * size > needed.size:
+        return None
+    rank = np.where(needed, np.inf, pushes[1])
+    rest = np.setdiff1d(np.argsort(-rank, kind="stable")[:size], free)
+    return np.concatenate([free, rest])[:size]
+
+
+def _pushes(penalty: Penalty, grad: Params, lams: Array) -> Array:
+    """How far each input would leave 0 in a step of 1, [l, p]; the most of folds."""
+    minus = jax.tree.map(jnp.negative, grad)
+
+    def one(lam: Array, grad: Params) -> Array:
+        return jnp.max(jnp.abs(penalty.prox(grad, lam, 1.0)[0]["w"]), axis=1)
+
+    folds = jax.vmap(one, in_axes=(None, 0))
+    return jnp.max(jax.vmap(folds, in_axes=(0, None))(lams, minus), axis=1)
+
+
+def _gradients(problem: Problem, data: Data, lane: Lane, params: Params) -> Params:
+    def one(weights: Array, scaling: Any, params: Params) -> Params:
+        here, a = rescaled(data, scaling), weights / jnp.sum(weights)
+        return jax.grad(objective.smooth, argnums=1)(problem, params, here, a)
+
+    return jax.vmap(one)(lane.weights, lane.scaling, params)
+
+
+def _look(
+    problem: Problem,
+    data: Data,
+    part: Part,
+    lane: Lane,
+    lams: np.ndarray,
+    params: Params,
+    step: Array,
+) -> Found:
+    """Of params [l, F, ...] of a part."""
+    given = lane.weights, lane.scaling, _of_inputs(lane, part.inputs).scaling
+    lanes = np.asarray(lams, data.X.dtype), params, step
+    found = trees.jitted(_looks, problem, data, part, given, *lanes)
+    return jax.tree.map(np.array, found)
+
+
+def _looks(problem, data, part, given, lams, params, step) -> Found:
+    def one(weights, scaling, own_scaling, lam, params, step) -> Found:
+        here, a = rescaled(data, scaling), weights / jnp.sum(weights)
+        small = rescaled(part.data, own_scaling)
+        eta = objective.linear_predictor(part.problem.model, params, small)
+        w = params[0]["w"]
+        zero = jnp.zeros((data.X.shape[1], w.shape[1]), w.dtype)
+        whole = ({**params[0], "w": zero.at[part.inputs].set(w)},)
+        look = certificates.look_at(problem, here, a, whole, eta)
+        look = certificates.refit(problem, here, a, lam, look)
+        found = certificates.certificate(problem, here, a, lam, look)
+        kkt = objective.kkt_residual(problem, look.params, found.grad, lam, step)
+        pushed = jax.tree.map(jnp.negative, found.grad)
+        moved = problem.penalty.prox(pushed, lam, 1.0)[0]["w"]
+        return Found(look.params, found, kkt, jnp.any(moved != 0, axis=1))
+
+    folds = jax.vmap(one, in_axes=(0, 0, 0, None, 0, 0))
+    return jax.vmap(lambda *own: folds(*given, *own))(lams, params, step)

@@ -1,0 +1,83 @@
+"""Few rows with the second moments of many."""
+
+import jax
+import numpy as np
+import pytest
+
+import regjax as rj
+from regjax import moments
+from regjax.types import Data
+
+
+def rows(dtype, n=500, p=7, k=2, dependent=False):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, p)) * 10.0 ** np.arange(-3, p - 3) + 5
+    if dependent:
+        X[:, 3], X[:, 4] = X[:, 1], 5
+    y = rng.standard_normal((n, k))
+    return X.astype(dtype), y.astype(dtype), rng.integers(0, 3, n).astype(dtype)
+
+
+def mean_squares(X, y, a, w, b):
+    return a / a.sum() @ (X.astype(float) @ w + b - y) ** 2
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dependent", [False, True])
+def test_every_linear_predictor_has_the_same_mean_square(dtype, dependent):
+    """For any w and b, to rounding of the columns."""
+    X, y, a = rows(dtype, dependent=dependent)
+    mean = X.mean(0)
+    data, ones = moments.fewer_rows(Data(X, y), a, mean)
+    assert data.X.shape == (10, 7) and data.X.dtype == dtype and np.all(ones == 1)
+    rng, spread = np.random.default_rng(1), X.std(0)
+    for size in (0.0, 1.0, 100.0):
+        w = size * rng.standard_normal((7, 2)) / np.where(spread, spread, 1)[:, None]
+        b = size * rng.standard_normal(2)
+        many = mean_squares(X - mean.astype(float), y, a, w, b)
+        few = mean_squares(data.X, data.y, ones, w, b)
+        np.testing.assert_allclose(few, many, rtol=50 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"standardize": True},
+        {"offset": np.linspace(-1, 1, 400)},
+        {"sample_weight": np.arange(400) % 3},
+    ],
+    ids=["plain", "standardize", "offset", "weights"],
+)
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_path_is_that_of_all_rows(x64, monkeypatch, more, bias):
+    X, y, _ = rows(float, 400, 6, 2)
+    y = y + X[:, :2] * [100, 3]
+    model = rj.models.linear(6, 2, bias=bias)
+    problem = rj.Problem(model, rj.losses.half_squared_error(), rj.penalties.group())
+    assert moments.pay(problem, Data(X, y))
+    path = rj.fit_path(problem, X, y, 20, **more)
+    monkeypatch.setattr(moments, "LEAST_GAIN", 1e9)
+    plain = rj.fit_path(problem, X, y, 20, **more)
+    np.testing.assert_allclose(path.lams, plain.lams, rtol=1e-9)
+    np.testing.assert_allclose(path.objective, plain.objective, rtol=1e-9)
+    np.testing.assert_allclose(path.dev_ratio, plain.dev_ratio, atol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        path.params,
+        plain.params,
+    )
+    if "standardize" not in more:
+        proved = rj.certify(problem, X, y, path.lams[9], path[9].params, **more)
+        assert proved <= 2e-12 * path.null_loss
+
+
+def test_only_squared_error_of_a_linear_model_has_fewer_rows():
+    data = Data(np.zeros((500, 7)), np.zeros((500, 1)))
+    squared, penalty = rj.losses.half_squared_error(), rj.penalties.l1()
+    linear, net = rj.models.linear(7), rj.models.mlp([7, 2, 1])
+    assert moments.pay(rj.Problem(linear, squared, penalty), data)
+    assert not moments.pay(rj.Problem(net, squared, penalty), data)
+    assert not moments.pay(rj.Problem(linear, rj.losses.poisson_nll(), penalty), data)
+    few = data._replace(X=np.zeros((15, 7)))
+    assert not moments.pay(rj.Problem(linear, squared, penalty), few)

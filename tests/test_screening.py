@@ -1,0 +1,136 @@
+"""Working sets of inputs: the same path, proved over all inputs."""
+
+import signal
+
+import numpy as np
+import pytest
+
+import regjax as rj
+from regjax import screening
+
+N, P = 60, 640
+
+
+def design(seed, rho=0.5):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((N, P))
+    for j in range(1, P):
+        X[:, j] = rho * X[:, j - 1] + np.sqrt(1 - rho**2) * X[:, j]
+    eta = X[:, ::64] @ rng.standard_normal(10) + 0.5 * rng.standard_normal(N)
+    return (X + rng.standard_normal(P)).astype(np.float32), eta
+
+
+FACTORS = np.ones(P)
+FACTORS[[3, 500]], FACTORS[10:300] = 0, np.inf
+CASES = {
+    "lasso": (rj.losses.half_squared_error(), rj.penalties.l1()),
+    "logistic enet": (
+        rj.losses.sigmoid_binary_cross_entropy(),
+        rj.penalties.elastic_net(0.7),
+    ),
+    "factors and bounds": (
+        rj.losses.half_squared_error(),
+        rj.penalties.l1(factors=FACTORS, bounds=(-np.linspace(0.01, 0.5, P), 1)),
+    ),
+    "softmax group": (rj.losses.softmax_cross_entropy(), rj.penalties.group()),
+    "poisson": (rj.losses.poisson_nll(), rj.penalties.l1()),
+}
+
+
+def case(name):
+    X, eta = design(0)
+    loss, penalty = CASES[name]
+    k = 3 if "softmax" in name else 1
+    y = {
+        "softmax_cross_entropy": np.digitize(eta, np.quantile(eta, [0.3, 0.7])),
+        "sigmoid_binary_cross_entropy": (eta > 0).astype(int),
+        "poisson_nll": np.random.default_rng(1).poisson(np.exp(0.3 * eta)),
+    }.get(loss.config[0], eta.astype(np.float32))
+    return rj.Problem(rj.models.linear(P, k), loss, penalty), X, y
+
+
+@pytest.fixture
+def sizes(monkeypatch):
+    """Of the working sets that are solved."""
+    found, part_of = [], screening.part_of
+
+    def counted(problem, data, inputs):
+        found.append(len(inputs))
+        return part_of(problem, data, inputs)
+
+    monkeypatch.setattr(screening, "part_of", counted)
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_lam_is_proved_over_all_inputs(sizes, monkeypatch, name):
+    """The path is that without working sets, to what both prove."""
+    problem, X, y = case(name)
+    solver = rj.solvers.proximal_gradient(tol=1e-4)
+    path = rj.fit_path(problem, X, y, 25, solver=solver)
+    assert sizes and max(sizes) < P
+    assert np.all(path.status == rj.Status.converged)
+    assert np.all(path.gap <= 1e-4 * path.null_loss)
+    monkeypatch.setattr(screening, "LEAST_INPUTS", P + 1)
+    plain = rj.fit_path(problem, X, y, path.lams, solver=solver)
+    room = path.gap + plain.gap
+    assert np.all(np.abs(path.objective - plain.objective) <= room)
+    np.testing.assert_array_equal(path.n_nonzero == 0, plain.n_nonzero == 0)
+    if "factors" in name:
+        w = path.params[0]["w"]
+        assert np.all(w[:, 10:300] == 0) and np.all(w[:, [3, 500]] != 0)
+
+
+def test_an_input_that_was_missing_is_noticed(sizes, monkeypatch):
+    """However badly the working sets are chosen."""
+    problem, X, y = case("lasso")
+    plain = rj.fit_path(problem, X, y, 25)
+    pushes = screening._pushes
+
+    def worst(penalty, grad, lams):
+        found = pushes(penalty, grad, lams)
+        return found.at[0].set(0).at[1].multiply(-1)
+
+    monkeypatch.setattr(screening, "_pushes", worst)
+    sizes.clear()
+    path = rj.fit_path(problem, X, y, plain.lams)
+    assert np.all(path.status == rj.Status.converged)
+    assert np.all(np.abs(path.objective - plain.objective) <= path.gap + plain.gap)
+
+
+def test_folds_share_a_working_set(sizes, monkeypatch):
+    problem, X, y = case("lasso")
+    number = np.arange(N) % 4
+    given = problem, X, y, number, 20
+    cv = rj.cross_validate(*given, standardize=True)
+    assert sizes and np.all(cv.path.gap <= 1e-5 * cv.path.null_loss)
+    monkeypatch.setattr(screening, "LEAST_INPUTS", P + 1)
+    plain = rj.cross_validate(*given, standardize=True)
+    np.testing.assert_allclose(cv.mean, plain.mean, rtol=2e-3)
+
+
+def test_lams_down_to_zero_end_with_all_inputs(sizes):
+    problem, X, y = case("lasso")
+    lams = np.append(np.geomspace(1.2, 0.1, 10), [1e-3, 0])
+    path = rj.fit_path(problem, X, y, lams)
+    assert sizes and len(path) == 12
+    assert np.all(path.status == rj.Status.converged) and path.loss[-1] < 1e-4
+
+
+def test_ctrl_c_keeps_the_lams_that_are_done(sizes):
+    problem, X, y = case("lasso")
+
+    def press(done, total, label):
+        if done >= 8:
+            signal.raise_signal(signal.SIGINT)
+
+    path = rj.fit_path(problem, X, y, 25, progress=press)
+    assert 8 <= len(path) < 25
+    assert np.all(path.status == rj.Status.converged)
+
+
+@pytest.mark.parametrize("more", [{"chains": 2}, {"direction": "dense_to_sparse"}])
+def test_chains_of_ones_own_are_kept(sizes, more):
+    problem, X, y = case("lasso")
+    rj.fit_path(problem, X, y, [0.3, 0.2, 0.1], **more)
+    assert not sizes
