@@ -343,3 +343,37 @@ def test_weights_may_differ_from_lane_to_lane(case):
         np.testing.assert_allclose(
             found[1].objective[i], one[1].objective[i], rtol=1e-5
         )
+
+
+def precisions(jaxpr):
+    """Of every product in a program and its parts."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            yield equation.params["precision"]
+        for value in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda v: hasattr(v, "jaxpr")
+        ):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from precisions(inner)
+
+
+@pytest.mark.parametrize("convex", [True, False])
+def test_products_of_full_batch_steps_are_exact(convex):
+    """On a GPU the default is 10 bits, with which no gap is met."""
+    X, y = np.ones((6, 3), np.float32), np.arange(6, dtype=np.float32)
+    model = rj.models.linear(3) if convex else rj.models.mlp([3, 2, 1])
+    problem = rj.Problem(model, rj.losses.half_squared_error(), rj.penalties.l1())
+    method = rj.solvers.proximal_gradient()
+    data, weights = inputs.check_data(problem, X, y, None, None)
+    ground = find_ground(problem, data, weights, None, jax.random.key(0), 1, convex)
+    solver = method.build(problem, ground.data)
+    lane = ground.lane._replace(lam=np.float32(0.1), seed=0, fold=0)
+    one = jax.tree.map(lambda a: a[0], ground.starts)
+    state = solver.init(lane, one)
+    step = jax.make_jaxpr(lambda state: solver.step(lane, state, None))(state)
+    finish = jax.make_jaxpr(lambda s: solver.finish(lane, s, np.int32(0)))(state)
+    for jaxpr in (step, finish):
+        found = list(precisions(jaxpr.jaxpr))
+        assert found
+        assert all(p == (jax.lax.Precision.HIGHEST,) * 2 for p in found)

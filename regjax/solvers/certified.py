@@ -105,6 +105,7 @@ def build(tol: Array | float, most: int, problem: Problem, data: Data) -> Solver
     )
 
 
+@trees.exact
 def _init(setting: Setting, lane: Lane, params: Params) -> State:
     return _at(setting, lane, params, 0.1 * setting.aid.curvature)
 
@@ -143,6 +144,7 @@ def _at(setting: Setting, lane: Lane, params: Params, curvature: Array) -> State
     )
 
 
+@trees.exact
 def _resume(setting: Setting, lane: Lane, state: State) -> State:
     """From the secant through the last two lams; what would change sign is 0.
 
@@ -162,6 +164,7 @@ def _resume(setting: Setting, lane: Lane, state: State) -> State:
     return fresh._replace(before=(new, lam_new))
 
 
+@trees.exact
 def _round(setting: Setting, lane: Lane, state: State) -> State:
     """A few steps, then a look."""
     a = shares(lane)
@@ -294,6 +297,7 @@ def _status(
     return jnp.where(never, Status.diverged, status).astype(jnp.int32)
 
 
+@trees.exact
 def _finish(
     setting: Setting, lane: Lane, state: State, status: Array
 ) -> tuple[Params, Info]:

@@ -65,6 +65,7 @@ def at(params: Params, lane: Lane) -> State:
     return State(params, params, unknown, one, one, unknown, zero)
 
 
+@trees.exact
 def init(problem: Problem, data: Data, lane: Lane, params: Params) -> State:
     """At params, with its value and a first step size."""
     share = shares(lane)
@@ -98,6 +99,7 @@ def _first_step(grad: Params, hessian: Callable[[Params], Params]) -> Array:
     return jnp.where(usable, 1.0 / jnp.where(usable, curvature, 1.0), 1.0)
 
 
+@trees.exact
 def step(problem: Problem, data: Data, lane: Lane, state: State) -> State:
     """One trial step: taken, halved, or without momentum."""
     share = shares(lane)

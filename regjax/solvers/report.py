@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from regjax import certificates, objective
+from regjax import certificates, objective, trees
 from regjax.types import Array, Data, Info, Lane, Params, Problem, Status
 
 
@@ -14,6 +14,7 @@ def shares(lane: Lane) -> Array:
     return lane.weights / jnp.sum(lane.weights)
 
 
+@trees.exact
 def report(
     problem: Problem,
     data: Data,
