@@ -95,9 +95,10 @@ def fit_path(
       chains: into how many chains of neighbouring lams the path is cut. Within a
         chain each lam starts from the one before; chains run side by side. 1 is
         glmnet's path. None: chains of 8 where convex (longer ones where there are
-        several seeds or folds), else one per lam.
+        several seeds or folds), else one per lam; and a certified linear model of 512
+        inputs or more is solved by working sets (`regjax.screening`).
       direction: of every chain: "sparse_to_dense", from the largest lam, or
-        "dense_to_sparse".
+        "dense_to_sparse" (never by working sets).
       seeds: how many starting points per lam. Seed s starts from
         `model.init(fold_in(key, s))` (a convex problem from its null model); all
         lams of a seed share that start and all lanes share their batches. So with
