@@ -179,7 +179,12 @@ def certificate(
     turnover = jnp.sum(jnp.abs(losses)) + jnp.sum(jnp.abs(slopes * eta))
     rounding = 2 * eps * (turnover + jnp.abs(omega) + ridge)
 
-    terms = jnp.abs(slopes) + shares[:, None] * jnp.abs(data.y)  # slopes are mean - y
+    # Slopes are mean - y, and the mean is that of an eta that is rounded itself.
+    terms = jnp.abs(slopes) + shares[:, None] * jnp.abs(data.y)
+    if loss.hessian is not None:
+        kept = shares[:, None] > 0
+        bent, _ = loss.hessian(jnp.where(kept, eta, 0.0), data.y)
+        terms = terms + jnp.where(kept, shares[:, None] * bent * jnp.abs(eta), 0.0)
     z, stuck = _settled(problem, grad, terms, data.aid)  # pyright: ignore
     inner = trees.vdot(z, params)
     whole = omega + penalty.conjugate(z, lam) - inner  # s = 1: FY and ridge part are 0  # pyright: ignore

@@ -124,3 +124,18 @@ def test_constant_y_is_degenerate():
     path = rj.fit_path(this, X, np.full(20, 7.0, np.float32), [0.1, 0.01])
     assert np.all(path.status == rj.Status.degenerate)
     assert np.all(path.n_nonzero == 0) and np.all(path.dev_ratio == 0)
+
+
+def test_a_saturated_fit_is_proved_in_float64_as_in_float32(x64):
+    """Its eta is large, and so is what rounding leaves of the intercepts' slopes."""
+    data = rj.datasets.load("digits")
+    X = data.X.astype(float)
+    softmax = rj.losses.softmax_cross_entropy()
+    this = rj.Problem(rj.models.linear(64, 10), softmax, rj.penalties.l1())
+    rough = rj.solvers.proximal_gradient(tol=1e-3)
+    lams = np.geomspace(6e-2, 6e-6, 10)
+    path = rj.fit_path(this, X.astype(np.float32), data.y, lams, solver=rough)
+    assert path.gap.dtype == np.float32
+    for i in (7, 9):
+        found = rj.certify(this, X, data.y, lams[i], path[i].params)
+        np.testing.assert_allclose(found, path.gap[i], rtol=0.02)

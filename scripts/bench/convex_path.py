@@ -108,28 +108,34 @@ def lasso(n: int, p: int, rho: float = 0.5, nonzero: int = 20):
     return X, (y / y.std()).astype(np.float32)
 
 
-def cases() -> Iterator[Case]:
-    """All rows of the table, made when they are asked for."""
+def cases(wanted: Callable[[str], bool]) -> Iterator[Case]:
+    """Rows of the table, made when they are asked for."""
+    softmax, binary = "softmax_cross_entropy", "sigmoid_binary_cross_entropy"
     digits = rj.datasets.load("digits")
-    X, softmax = digits.X.astype(np.float32), "softmax_cross_entropy"
-    yield Case("digits l1", X, digits.y, softmax, (1e-2, 1e-3, 1e-4))
-    yield Case("digits grouped", X, digits.y, softmax, (), grouped=True)
-    yield Case("digits 10-fold CV", X, digits.y, softmax, (1e-2,), folds=10)
+    given = digits.X.astype(np.float32), digits.y, softmax
+    small = [
+        Case("digits l1", *given, (1e-2, 1e-3, 1e-4)),
+        Case("digits grouped", *given, (), grouped=True),
+        Case("digits 10-fold CV", *given, (1e-2,), folds=10),
+    ]
     cancer = rj.datasets.load("breast_cancer")
     X = cancer.X.astype(float)
     X = ((X - X.mean(0)) / X.std(0)).astype(np.float32)
-    binary = "sigmoid_binary_cross_entropy"
-    yield Case("breast_cancer enet", X, cancer.y, binary, (1e-4,), l1_ratio=0.5)
+    small.append(Case("breast_cancer enet", X, cancer.y, binary, (1e-4,), l1_ratio=0.5))
+    yield from (case for case in small if wanted(case.name))
     for n, p, gaps in (
         (10_000, 500, (1e-4,)),
         (100_000, 100, (1e-4,)),
         (1000, 5000, (1e-4, 1e-7)),
     ):
-        X, y = lasso(n, p)
-        yield Case(f"lasso {n} x {p}", X, y, "half_squared_error", gaps, lams=100)
-    X, eta = lasso(200, 20_000)
-    y = (eta + 0.3 * np.random.default_rng(1).standard_normal(200) > 0).astype(int)
-    yield Case("logistic 200 x 20000", X, y, binary, (1e-4,), lams=100)
+        if wanted(f"lasso {n} x {p}"):
+            given = *lasso(n, p), "half_squared_error"
+            yield Case(f"lasso {n} x {p}", *given, gaps, lams=100)
+    if wanted("logistic 200 x 20000"):
+        X, eta = lasso(200, 20_000)
+        noise = 0.3 * np.random.default_rng(1).standard_normal(200)
+        y = (eta + noise > 0).astype(int)
+        yield Case("logistic 200 x 20000", X, y, binary, (1e-4,), lams=100)
 
 
 def glmnet(case: Case, lams: np.ndarray, gap: float) -> tuple[float, float, str] | None:
@@ -290,7 +296,7 @@ def measure(case: Case) -> None:
 
 def lanes() -> None:
     """Seconds a lane of the same call on 1 ... 1000 lanes, lam x fold."""
-    case = next(case for case in cases() if "cancer" in case.name)
+    case = next(cases(lambda name: "cancer" in name))
     grid = np.asarray(rj.fit_path(case.problem, case.X, case.y, 100).lams, float)
     solver = rj.solvers.proximal_gradient(tol=1e-4)
     given, fold = (case.problem, case.X, case.y), np.arange(len(case.y)) % 9
@@ -313,14 +319,13 @@ def main() -> None:
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.peak:
-        return peak(next(c for c in cases() if c.name == args.peak), 1e-4)
+        return peak(next(cases(lambda name: name == args.peak)), 1e-4)
     warnings.filterwarnings("ignore", message=".*float64.*")
     device = jax.devices()[0].device_kind
     print(f"{device}, jax {jax.__version__}, python {sys.version.split()[0]}")
     print(f"{'case':22} {'gap':>7}  {'':8} {'s':>8} {'ratio':>6} {'measured':>8}")
-    for case in cases():
-        if args.only is None or any(word in case.name for word in args.only):
-            measure(case)
+    for case in cases(lambda name: not args.only or any(w in name for w in args.only)):
+        measure(case)
     if args.only is None or "lanes" in args.only:
         lanes()
 
