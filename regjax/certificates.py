@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from regjax import objective, trees
+from regjax.models import is_linear
 from regjax.objective import linear_predictor
 from regjax.types import Aid, Array, Data, Loss, Model, Params, Problem
 
@@ -57,8 +58,9 @@ class Certificate(NamedTuple):
 
 def pull_back(model: Model, params: Params, data: Data, slopes: Array) -> Params:
     """`X' slopes`, of any affine model: the pull-back of eta, like params."""
-    if data.XT is not None:
-        total, w = jnp.sum(slopes, axis=0), data.XT @ slopes
+    if is_linear(model):
+        total = jnp.sum(slopes, axis=0)
+        w = (slopes.T @ data.X).T if data.XT is None else data.XT @ slopes
         if data.scaling is not None:
             center, scale = data.scaling
             w = (w - center[:, None] * total[None]) / scale[:, None]
@@ -176,7 +178,7 @@ def certificate(
     grad = jax.tree.map(jnp.add, grad, ridge_grad)
     data_loss, omega = jnp.sum(losses), penalty.value(params, lam)
     eps = jnp.finfo(eta.dtype).eps
-    turnover = jnp.sum(jnp.abs(losses)) + jnp.sum(jnp.abs(slopes * eta))
+    turnover = jnp.sum(jnp.abs(losses)) + jnp.vdot(jnp.abs(slopes), jnp.abs(eta))
     rounding = 2 * eps * (turnover + jnp.abs(omega) + ridge)
 
     # Slopes are mean - y, and the mean is that of an eta that is rounded itself.
@@ -247,7 +249,7 @@ def _fenchel_young(
         terms = loss.fenchel_young(eta, v, y)
     else:
         terms = loss.value(eta, y) + loss.conjugate(v, y) - jnp.sum(v * eta, axis=-1)  # pyright: ignore
-    return jnp.sum(jnp.where(kept, shares * terms, 0.0))
+    return shares @ jnp.where(kept, terms, 0.0)
 
 
 def _least_loss(loss: Loss, eta: Array, y: Array, shares: Array) -> Array:

@@ -24,6 +24,7 @@ from regjax.types import Aid, Array, Data, Model, Params, Problem
 POWER_STEPS = 8
 PROBES = 32  # random rows for the column sizes of a model without known layout
 HUGE = 1e12
+LEAST_TURNED = 512  # columns
 BLOCK = 2**19  # numbers in a block of rows
 MOST_RESPONSES = 5 * 10**7  # numbers in the responses of the free coordinates
 
@@ -62,9 +63,11 @@ def turned(problem: Problem, X: np.ndarray) -> np.ndarray | None:
     """X' [p, n] row by row; None where it is of no use.
 
     XLA for CPU packs X anew for every `X' slopes` of a few columns: 2 to 20 times the
-    time of a product along rows (scripts/bench/NOTES.md).
+    time of a product along rows. With few columns in X, `(slopes' X)'` does as well
+    (scripts/bench/NOTES.md).
     """
-    if not is_linear(problem.model) or jax.default_backend() != "cpu":
+    wide = X[0].size >= LEAST_TURNED
+    if not (wide and is_linear(problem.model) and jax.default_backend() == "cpu"):
         return None
     XT = np.empty(X.shape[::-1], X.dtype)
     for rows in blocks(X):

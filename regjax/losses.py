@@ -7,6 +7,7 @@ where k is 1 or y holds integer labels; `y [n]` never meets `eta [n, 1]` as
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import chex
@@ -157,10 +158,34 @@ def _softmax_saturated(y: Array) -> Array:
 
 
 def _binary(eta: Array, y: Array) -> Array:
-    y = _aligned(y, eta)
-    # softplus(eta) - y eta, without the cancellation at large |eta|.
-    terms = y * jax.nn.softplus(-eta) + (1 - y) * jax.nn.softplus(eta)
-    return jnp.sum(terms, axis=-1)
+    return jnp.sum(_binary_terms(eta, _aligned(y, eta)), axis=-1)
+
+
+@jax.custom_jvp
+def _binary_terms(eta: Array, y: Array) -> Array:
+    """`softplus(eta) - y eta`, without the cancellation at large |eta|."""
+    small = _log1p(jnp.exp(-jnp.abs(eta)))
+    return small + y * jnp.maximum(-eta, 0) + (1 - y) * jnp.maximum(eta, 0)
+
+
+@_binary_terms.defjvp
+def _(primals, tangents):
+    (eta, y), (deta, dy) = primals, tangents
+    slope = (1 - y) * jax.nn.sigmoid(eta) - y * jax.nn.sigmoid(-eta)
+    return _binary_terms(eta, y), slope * deta - eta * dy
+
+
+def _log1p(x: Array) -> Array:
+    """`log(1 + x)` of x in [0, 1], by the series of `2 artanh(x / (2 + x))`.
+
+    XLA for CPU computes its own log1p one number at a time, in places: 6 times slower.
+    """
+    z = x / (2 + x)  # at most 1/3: each term is a ninth of the one before
+    terms = math.ceil(-math.log(jnp.finfo(x.dtype).eps, 9))
+    series = jnp.zeros_like(z)
+    for k in reversed(range(terms)):
+        series = 1 / (2 * k + 1) + z**2 * series
+    return 2 * z * series
 
 
 def _binary_conjugate(v: Array, y: Array) -> Array:
@@ -174,9 +199,8 @@ def _binary_conjugate(v: Array, y: Array) -> Array:
 def _binary_fenchel_young(eta: Array, v: Array, y: Array) -> Array:
     """KL divergence from sigmoid(eta) to `q = v + y`."""
     q = jnp.clip(v + _aligned(y, eta), 0.0, 1.0)
-    one = xlogy(q, q) + q * jax.nn.softplus(-eta)
-    other = xlogy(1 - q, 1 - q) + (1 - q) * jax.nn.softplus(eta)
-    return jnp.sum(jnp.maximum(one + other, 0.0), axis=-1)
+    terms = xlogy(q, q) + xlogy(1 - q, 1 - q) + _binary_terms(eta, q)
+    return jnp.sum(jnp.maximum(terms, 0.0), axis=-1)
 
 
 def _binary_hessian(eta: Array, y: Array) -> tuple[Array, Array]:

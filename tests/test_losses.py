@@ -133,6 +133,21 @@ def test_the_gradient_is_right_in_float32_up_to_1e4(name):
     assert name == "poisson_nll" or np.all(np.isfinite(slope))
 
 
+def test_small_binary_losses_keep_their_digits():
+    """Confident and right: the loss is exp(-eta), to relative single precision."""
+    loss = rj.losses.sigmoid_binary_cross_entropy()
+    eta = np.linspace(-85, 85, 401, dtype=np.float32)[:, None]
+    y = np.float32(eta > 0)
+    value = jax.jit(loss.value)(eta, y)
+    wrong = np.exp(-np.abs(eta.astype(float)))
+    np.testing.assert_allclose(value, np.log1p(wrong)[:, 0], rtol=1e-6)
+    slope = gradient(loss, eta, jnp.asarray(y))
+    expected = (1 - 2 * y) * wrong / (1 + wrong)
+    np.testing.assert_allclose(slope, expected, rtol=1e-6)
+    bent = jax.jvp(lambda e: gradient(loss, e, y), (0 * eta,), (1 + 0 * eta,))[1]
+    np.testing.assert_array_equal(bent, 0.25)
+
+
 @every_loss
 def test_the_gradient_is_mean_minus_y(name, x64):
     """All links are canonical: d loss / d eta = mean(eta) - y."""
