@@ -129,7 +129,7 @@ def _conditioned(
     if mean is not None:
         X = conditioning.without_residue(X, weights, mean)
     XT = conditioning.turned(problem, X) if convex else None
-    return jax.tree.map(jnp.asarray, data._replace(X=X, XT=XT)), weights
+    return jax.device_put(data._replace(X=X, XT=XT)), weights
 
 
 def _within_bounds(

@@ -111,15 +111,35 @@ def rows(tree: Any, which: Any) -> Any:
 
 def vdot(a: Any, b: Any) -> Any:
     """Inner product of two pytrees."""
-    products = jax.tree.map(lambda x, y: jnp.sum(x * y), a, b)
+    products = jax.tree.map(lambda x, y: total(x * y), a, b)
     return sum(jax.tree.leaves(products), start=0.0)
+
+
+def total(a: jax.Array) -> jax.Array:
+    """Sum of all numbers."""
+    return jnp.sum(_apart(a))
+
+
+def largest(a: jax.Array, least: float = 0.0) -> jax.Array:
+    """Maximum of `least` and all numbers."""
+    return jnp.max(_apart(a), initial=least)
+
+
+def _apart(a: jax.Array) -> jax.Array:
+    """`a`, by a select.
+
+    XLA for CPU (jaxlib 0.10) joins a reduction and the arithmetic before it in a loop
+    of 30 ns a number, a hundred times too slow, where the last axes are short. A
+    select between the two keeps them apart (scripts/bench/NOTES.md).
+    """
+    return jnp.where(jnp.isnan(a), jnp.nan, a)
 
 
 def max_abs(tree: Any) -> jax.Array:
     """Largest absolute value in a pytree."""
     return functools.reduce(
         jnp.maximum,
-        [jnp.max(jnp.abs(x), initial=0.0) for x in jax.tree.leaves(tree)],
+        [largest(jnp.abs(x)) for x in jax.tree.leaves(tree)],
     )
 
 

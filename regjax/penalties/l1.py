@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from regjax import trees
 from regjax.penalties.separable import Parts, separable
 from regjax.types import Array, Penalty
 
@@ -35,7 +36,7 @@ def l1(where: Any = None, factors: Any = None, bounds: Any = None) -> Penalty:
 def norm(w: Array) -> Array:
     """Sum of absolute values; its gradient is sign(w), which is 0 at 0."""
     # jax.grad(jnp.abs)(0.) is 1, which would push every exact zero.
-    return jnp.sum(w * jax.lax.stop_gradient(jnp.sign(w)))
+    return trees.total(w * jax.lax.stop_gradient(jnp.sign(w)))
 
 
 def value(w: Array, lam: Array) -> Array:
@@ -63,7 +64,7 @@ def prox(v: Array, lam: Array, step: Array) -> Array:
 
 def lambda_max(g: Array) -> Array:
     """`max |g|`."""
-    return jnp.max(jnp.abs(g), initial=0.0)
+    return trees.largest(jnp.abs(g))
 
 
 def split(lam: Array) -> tuple[Array, Array]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from regjax import trees
 from regjax.penalties.l1 import lambda_max as l1_lambda_max
 from regjax.penalties.separable import Parts, separable
 from regjax.types import Array, Penalty
@@ -34,7 +35,7 @@ def l2(where: Any = None, factors: Any = None, bounds: Any = None) -> Penalty:
 
 def value(w: Array, lam: Array) -> Array:
     """`sum lam/2 w^2`, lam [] or beside w."""
-    return 0.5 * jnp.sum(lam * w**2)
+    return 0.5 * trees.total(lam * w**2)
 
 
 def prox(v: Array, lam: Array, step: Array) -> Array:

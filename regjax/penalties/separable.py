@@ -109,7 +109,7 @@ def _conjugate(parts, extent, selected, z: Params, lam: Array) -> Array:
         w = jnp.minimum(jnp.where(t2 > 0, beyond / t2, jnp.inf), extent.side(z))
         # In this order, since w**2 may be beyond the dtype.
         value = w * jnp.where(t2 > 0, beyond - 0.5 * t2 * w, beyond)
-        return jnp.sum(jnp.where(beyond > 0, value, 0.0))
+        return trees.total(jnp.where(beyond > 0, value, 0.0))
 
     return trees.sum_selected(one, selected(z), z)
 
@@ -120,9 +120,9 @@ def _dual_scale(parts, extent, selected, z: Params, lam: Array) -> Array:
         infinite = (beyond > 0) & (t2 == 0) & jnp.isinf(extent.side(z))
         t1, _ = parts.split(lam * extent.finite_factors(z), *parts.numbers)
         share = t1 / jnp.where(infinite, jnp.abs(z), 1.0)
-        return jnp.min(jnp.where(infinite, share, 1.0), initial=1.0)
+        return trees.largest(jnp.where(infinite, -share, -1.0), least=-1.0)
 
-    return -trees.max_selected(lambda z: -one(z), selected(z), z)
+    return -trees.max_selected(one, selected(z), z)
 
 
 def _beyond(parts, extent, z: Array, lam: Array) -> tuple[Array, Array]:

@@ -259,7 +259,7 @@ def _curvature_met(
 ) -> Array:
     """`|dg|^2 / <dg, dy>` in the metric; 0 where nothing has moved."""
     dy, dg = (jax.tree.map(jnp.subtract, b, a) for a, b in zip(seen, now, strict=True))
-    squares = jax.tree.map(lambda g, m: jnp.sum(g**2 / m), dg, metric)
+    squares = jax.tree.map(lambda g, m: trees.total(g**2 / m), dg, metric)
     length = sum(jax.tree.leaves(squares))
     inner = trees.vdot(dg, dy)
     found = length / jnp.where(inner > 0, inner, 1.0)
