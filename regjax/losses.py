@@ -17,6 +17,7 @@ import numpy as np
 from jax.scipy.special import entr, gammaln, xlogy
 from jax.tree_util import Partial
 
+from regjax import targets
 from regjax.types import Array, Loss
 
 
@@ -33,7 +34,7 @@ def softmax_cross_entropy() -> Loss:
         saturated=Partial(_softmax_saturated),
         mean=Partial(jax.nn.softmax),
         curvature=0.5,
-        encode=Partial(_classes),
+        encode=Partial(targets.classes),
         classes=True,
         fenchel_young=Partial(_softmax_fenchel_young),
         hessian=Partial(_softmax_hessian),
@@ -54,7 +55,7 @@ def sigmoid_binary_cross_entropy() -> Loss:
         saturated=Partial(_binary_saturated),
         mean=Partial(jax.nn.sigmoid),
         curvature=0.25,
-        encode=Partial(_probabilities),
+        encode=Partial(targets.probabilities),
         classes=True,
         fenchel_young=Partial(_binary_fenchel_young),
         hessian=Partial(_binary_hessian),
@@ -73,7 +74,7 @@ def half_squared_error() -> Loss:
         saturated=Partial(_squared_saturated),
         mean=Partial(_identity),
         curvature=1.0,
-        encode=Partial(_real),
+        encode=Partial(targets.real),
         fenchel_young=Partial(_squared_fenchel_young),
         hessian=Partial(_squared_hessian),
         config=("half_squared_error", {}),
@@ -92,7 +93,7 @@ def poisson_nll() -> Loss:
         conjugate=Partial(_poisson_conjugate),
         saturated=Partial(_poisson_saturated),
         mean=Partial(jnp.exp),
-        encode=Partial(_counts),
+        encode=Partial(targets.counts),
         fenchel_young=Partial(_poisson_fenchel_young),
         hessian=Partial(_poisson_hessian),
         config=("poisson_nll", {}),
@@ -127,10 +128,26 @@ def _one_hot(y: Array, eta: Array) -> Array:
 
 
 def _softmax(eta: Array, y: Array) -> Array:
-    t = _one_hot(y, eta)
+    return _cross_entropy(eta, _one_hot(y, eta))
+
+
+@jax.custom_jvp
+def _cross_entropy(eta: Array, t: Array) -> Array:
     # Not logsumexp(eta - eta_target): compiled for many lanes, XLA for CPU got that
     # wrong (jaxlib 0.10.2; tests/test_losses.py).
     return -jnp.sum(t * jax.nn.log_softmax(eta), axis=-1)
+
+
+@_cross_entropy.defjvp
+def _(primals, tangents):
+    (eta, t), (deta, dt) = primals, tangents
+    e = jnp.exp(eta - jax.lax.stop_gradient(jnp.max(eta, axis=-1, keepdims=True)))
+    ones = jnp.ones((eta.shape[-1], 1), e.dtype)
+    # A sum by a product: twice as fast on a CPU.
+    p = e / jnp.matmul(e, ones, precision=jax.lax.Precision.HIGHEST)
+    slope = p * jnp.sum(t, axis=-1, keepdims=True) - t
+    moved = jnp.sum(slope * deta, axis=-1) - jnp.sum(jax.nn.log_softmax(eta) * dt, -1)
+    return _cross_entropy(eta, t), moved
 
 
 def _softmax_conjugate(v: Array, y: Array) -> Array:
@@ -280,60 +297,6 @@ def _tiny(like: Array) -> Array:
 
 def _near(a: Array, b: float) -> Array:
     return jnp.abs(a - b) <= _tiny(a)
-
-
-def _columns(y: np.ndarray, k: int) -> np.ndarray:
-    """Y as float [n, k]."""
-    y = y[:, None] if y.ndim == 1 else y
-    if y.ndim != 2 or y.shape[1] != k:
-        raise ValueError(f"y: has shape {list(y.shape)}, the model has {k} outputs")
-    if not np.issubdtype(y.dtype, np.floating):
-        y = y.astype(float)
-    return y
-
-
-def _real(y: np.ndarray, k: int) -> np.ndarray:
-    return _columns(y, k)
-
-
-def _counts(y: np.ndarray, k: int) -> np.ndarray:
-    y = _columns(y, k)
-    if y.min() < 0:
-        raise ValueError(f"y: poisson counts must be >= 0, got {y.min():g}")
-    return y
-
-
-def _probabilities(y: np.ndarray, k: int) -> np.ndarray:
-    y = _columns(y, k)
-    if y.min() < 0 or y.max() > 1:
-        raise ValueError(
-            f"y: labels must be 0 or 1 (or in between), got {y.min():g} ... {y.max():g}"
-        )
-    return y
-
-
-def _classes(y: np.ndarray, k: int) -> np.ndarray:
-    if k < 2:
-        raise ValueError(
-            "model: softmax needs 2 or more outputs, it has 1 "
-            "(for two classes in one output: sigmoid_binary_cross_entropy)"
-        )
-    if y.ndim == 2 and y.shape[1] == k:
-        y = _columns(y, k)
-        if y.min() < 0 or np.abs(y.sum(1) - 1).max() > 1e-3:
-            raise ValueError("y: rows of class probabilities must be >= 0, sum to 1")
-        return y / y.sum(1, keepdims=True)
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.ndim != 1:
-        raise ValueError(f"y: has shape {list(y.shape)}, the model has {k} outputs")
-    if np.any(y != np.round(y)):
-        raise ValueError("y: labels must be integers (or one-hot rows)")
-    if y.min() < 0 or y.max() >= k:
-        raise ValueError(
-            f"y: labels must be 0 ... {k - 1}, got {int(y.min())} ... {int(y.max())}"
-        )
-    return np.eye(k, dtype=np.float32)[y.astype(int)]
 
 
 REGISTRY: dict[str, Callable[[], Loss]] = {

@@ -115,17 +115,17 @@ def vdot(a: Any, b: Any) -> Any:
     return sum(jax.tree.leaves(products), start=0.0)
 
 
-def total(a: jax.Array) -> jax.Array:
+def total(a: Any) -> jax.Array:
     """Sum of all numbers."""
     return jnp.sum(_apart(a))
 
 
-def largest(a: jax.Array, least: float = 0.0) -> jax.Array:
+def largest(a: Any, least: float = 0.0) -> jax.Array:
     """Maximum of `least` and all numbers."""
     return jnp.max(_apart(a), initial=least)
 
 
-def _apart(a: jax.Array) -> jax.Array:
+def _apart(a: Any) -> jax.Array:
     """`a`, by a select.
 
     XLA for CPU (jaxlib 0.10) joins a reduction and the arithmetic before it in a loop

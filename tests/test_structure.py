@@ -7,7 +7,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent / "regjax"
 FLOORS = [
-    ["types", "trees", "names", "conversions"],
+    ["types", "trees", "names", "conversions", "targets"],
     ["models", "losses", "penalties", "datasets"],
     [
         "objective",

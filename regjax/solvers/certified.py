@@ -11,8 +11,7 @@ FISTA with three changes:
    plain proximal gradient of half the step, which descends once the step is short
    enough. So the objective never rises from look to look, whatever was learned.
 
-Eta is affine in params, so it is carried along: a step costs one product with X and
-one with X'.
+A step costs one product with X and one with X', a look as much again.
 
 Source: Beck & Teboulle (2009), SIAM J. Imaging Sci. 2.
 """
@@ -49,7 +48,7 @@ class State(NamedTuple):
 
     Attributes:
       now: the last look: its zeros are exact, its free block is fitted.
-      ahead: the point extrapolated from it.
+      ahead: params extrapolated from it.
       seen: params and gradient of the last step, for the curvature between two.
       momentum: [] t of the FISTA sequence.
       curvature: [] 1 / step, in the metric.
@@ -65,7 +64,7 @@ class State(NamedTuple):
     """
 
     now: Point
-    ahead: Point
+    ahead: Params
     seen: tuple[Params, Params]
     momentum: Array
     curvature: Array
@@ -128,7 +127,7 @@ def _at(setting: Setting, lane: Lane, params: Params, curvature: Array) -> State
     zero = jnp.zeros((), jnp.int32)
     return State(
         now=point,
-        ahead=point,
+        ahead=params,
         seen=(params, zeros),
         momentum=jnp.ones_like(lane.lam),
         curvature=jnp.asarray(curvature, lane.lam.dtype),
@@ -173,8 +172,7 @@ def _round(setting: Setting, lane: Lane, state: State) -> State:
     given = (problem, data, a, lane.lam)
     look = certificates.refit(*given, certificates.look_at(problem, data, a, *moved))
     now = Point(look.params, look.eta)
-    shift = jax.tree.map(jnp.subtract, now, moved)
-    ahead = jax.tree.map(jnp.add, ahead, shift)
+    ahead = jax.tree.map(lambda a, n, m: a + (n - m), ahead, now.params, moved.params)
     found = certificates.certificate(*given, look)
     slack = jnp.where(jnp.isfinite(found.rounding), 4 * found.rounding, 0.0)
     good = found.objective <= state.found.objective + slack  # False for NaN
@@ -187,7 +185,7 @@ def _round(setting: Setting, lane: Lane, state: State) -> State:
     undone = jnp.minimum(undone, _most_curvature(setting))
     return state._replace(
         now=trees.where(good, now, state.now),
-        ahead=trees.where(good, ahead, state.now),
+        ahead=trees.where(good, ahead, state.now.params),
         seen=trees.where(good, rest.seen, (state.now.params, state.found.grad)),
         momentum=jnp.where(good, rest.momentum, 1.0),
         curvature=jnp.where(good, curvature, undone),
@@ -203,44 +201,42 @@ def _round(setting: Setting, lane: Lane, state: State) -> State:
 
 def _steps(
     setting: Setting, lane: Lane, a: Array, state: State
-) -> tuple[Point, Point, State]:
-    """STEPS steps of FISTA: the last point, the one ahead, and the rest."""
+) -> tuple[Point, Params, State]:
+    """STEPS steps of FISTA: the last point, the params ahead, and the rest."""
     problem, data = setting
     metric = setting.aid.metric
 
-    def one(_, carry: tuple[Point, Point, State]) -> tuple[Point, Point, State]:
+    def one(_, carry: tuple[Params, Params, State]) -> tuple[Params, Params, State]:
         now, y, state = carry
-        _, slopes = slopes_of(problem.loss, y.eta, data.y, a)
-        grad = pull_back(problem.model, y.params, data, slopes)
-        grad = jax.tree.map(
-            jnp.add, grad, jax.grad(objective.ridge, argnums=1)(problem, y.params)
-        )
-        met = _curvature_met(metric, state.seen, (y.params, grad))
+        eta = linear_predictor(problem.model, y, data)
+        _, slopes = slopes_of(problem.loss, eta, data.y, a)
+        grad = pull_back(problem.model, y, data, slopes)
+        ridge = jax.grad(objective.ridge, argnums=1)(problem, y)
+        grad = jax.tree.map(jnp.add, grad, ridge)
+        met = _curvature_met(metric, state.seen, (y, grad))
         met = jnp.minimum(met, _most_curvature(setting))
         curvature = jnp.maximum(met, FORGET * state.curvature)
         step = jax.tree.map(lambda m: 1 / (curvature * m), metric)
-        pushed = jax.tree.map(lambda w, g, t: w - t * g, y.params, grad, step)
-        params = problem.penalty.prox(pushed, lane.lam, step)
-        new = Point(params, linear_predictor(problem.model, params, data))
+        pushed = jax.tree.map(lambda w, g, t: w - t * g, y, grad, step)
+        new = problem.penalty.prox(pushed, lane.lam, step)
 
-        back = jax.tree.map(lambda m, y, n: m * (y - n), metric, y.params, params)
-        uphill = trees.vdot(back, jax.tree.map(jnp.subtract, params, now.params)) > 0
+        back = jax.tree.map(lambda m, y, n: m * (y - n), metric, y, new)
+        uphill = trees.vdot(back, jax.tree.map(jnp.subtract, new, now)) > 0
         t = 0.5 * (1 + jnp.sqrt(1 + 4 * state.momentum**2))
         dropped = uphill | state.plain
         push = jnp.where(dropped, 0.0, (state.momentum - 1) / t)
         ahead = jax.tree.map(lambda n, w: n + push * (n - w), new, now)
-        return (
-            new,
-            ahead,
-            state._replace(
-                seen=(y.params, grad),
-                momentum=jnp.where(dropped, 1.0, t),
-                curvature=curvature,
-                highest=jnp.maximum(state.highest, met),
-            ),
+        state = state._replace(
+            seen=(y, grad),
+            momentum=jnp.where(dropped, 1.0, t),
+            curvature=curvature,
+            highest=jnp.maximum(state.highest, met),
         )
+        return new, ahead, state
 
-    return jax.lax.fori_loop(0, STEPS, one, (state.now, state.ahead, state))
+    begun = state.now.params, state.ahead, state
+    new, ahead, state = jax.lax.fori_loop(0, STEPS, one, begun)
+    return Point(new, linear_predictor(problem.model, new, data)), ahead, state
 
 
 def _most_curvature(setting: Setting) -> Array:
