@@ -13,7 +13,6 @@ from collections.abc import Callable
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.scipy.special import entr, gammaln, xlogy
 from jax.tree_util import Partial
 
