@@ -77,7 +77,7 @@ class Path:
       dev_ratio: share of the null deviance that is explained.
       kkt: KKT residual in units of lam, see `types.Info`.
       gap: upper bound on `objective - minimum`; inf where there is none (a network).
-      n_iter: epochs and full-batch steps.
+      n_iter: epochs and full-batch steps; of the last working set, where there are any.
       step: step size at which kkt was taken.
       status: int32, members of `Status`.
       null_loss: mean loss of the model without inputs.
