@@ -295,12 +295,14 @@ def _widest() -> Any:
 
 
 def _finite(name: str, array: np.ndarray) -> None:
-    bad = int(np.sum(~np.isfinite(array)))
-    if bad:
-        first = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
-        raise ValueError(
-            f"{name}: {bad} of {array.size} numbers are NaN or inf, first at {first}"
-        )
+    finite = np.isfinite(array)
+    if finite.all():
+        return
+    first = [int(i) for i in np.argwhere(~finite)[0]]
+    raise ValueError(
+        f"{name}: {np.sum(~finite)} of {array.size} numbers are NaN or inf, "
+        f"first at {first}"
+    )
 
 
 def _rows(name: str, array: np.ndarray, X: np.ndarray) -> None:
