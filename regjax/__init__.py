@@ -12,6 +12,7 @@ from regjax import (
 )
 from regjax.cross_validation import CV, cross_validate
 from regjax.path import certify, fit, fit_path
+from regjax.relaxation import relax
 from regjax.results import Fit, Path, load
 from regjax.types import Loss, Model, Penalty, Problem, Status
 
@@ -37,6 +38,7 @@ __all__ = [
     "losses",
     "models",
     "penalties",
+    "relax",
     "solvers",
     "transforms",
 ]

@@ -139,6 +139,11 @@ def cross_validate(
     Raises:
       ValueError: input that cannot be used; no usable lam.
     """
+    if isinstance(init, str):
+        raise ValueError(
+            "init: a model trained on all rows would tell every fold of the rows it "
+            "holds out; give params"
+        )
     task = sweep.prepare(
         problem,
         X,

@@ -18,7 +18,7 @@ from jax.flatten_util import ravel_pytree
 
 from regjax import objective, trees
 from regjax.certificates import pull_back, slopes_of
-from regjax.types import Array, Data, Info, Model, Params, Penalty, Problem, Status
+from regjax.types import Array, Data, Model, Params, Problem
 
 # glmnet's: at l1_ratio below this, the grid starts where this l1_ratio would.
 SMALLEST_L1_RATIO = 1e-3
@@ -103,8 +103,12 @@ def _free_loss(values, free, flat, restore, problem, data, shares) -> Array:
 
 def is_convex(problem: Problem) -> bool:
     """Whether F is convex: an affine model, a convex loss and penalty."""
-    convex = problem.model.affine and problem.loss.convex and problem.penalty.convex
-    return bool(convex)
+    return has_null_model(problem) and bool(problem.penalty.convex)
+
+
+def has_null_model(problem: Problem) -> bool:
+    """Whether the smooth part is convex: a path starts at its null model, known."""
+    return bool(problem.model.affine and problem.loss.convex)
 
 
 def newton(fn: Callable[..., Array], start: Any, args: tuple, most: int = 200) -> Any:
@@ -215,32 +219,16 @@ def largest_slope(problem: Problem, grad: Params) -> Array:
     return trees.max_selected(lambda g: jnp.max(jnp.abs(g)), chosen, grad)
 
 
-def top(
-    problem: Problem,
-    params: Params,
-    start: Start,
-    null: float,
-    dtype: Any,
-    sweep: Callable[[np.ndarray, int], tuple[Params, Info]],
-) -> float:
-    """Where an automatic grid starts: lambda_max, or a bracket of it.
+def top(start: Start, dtype: Any) -> float:
+    """Where the grid of a problem with a known null model starts: lambda_max.
 
     Args:
-      problem: the equation.
-      params: the model's own start.
-      start: what was measured there; where convex, of the null params.
-      null: mean loss of the null model.
+      start: what was measured there.
       dtype: of the data.
-      sweep: `sweep(lams, 1) -> (params, info)`, for the bracket.
-
-    Returns:
-      That lam.
 
     Raises:
       ValueError: there is no such lam.
     """
-    if not is_convex(problem):
-        return bracket(problem, params, start.slope, null, sweep)
     found = min(start.lambda_max, start.slope / SMALLEST_L1_RATIO)
     # So that rounding in another program does not let a weight in at the first lam.
     found *= 1 + 8 * float(np.finfo(dtype).eps)
@@ -250,37 +238,3 @@ def top(
             "the null model (is y constant, or X?); give the lams"
         )
     return found
-
-
-def _lambda_max(penalty: Penalty, grad: Params) -> Array:
-    return penalty.lambda_max(grad)
-
-
-def bracket(
-    problem: Problem,
-    params: Params,
-    slope: float,
-    null: float,
-    sweep: Callable[[np.ndarray, int], tuple[Params, Info]],
-) -> float:
-    """Smallest lam of a coarse sweep that, with all above it, empties the model.
-
-    16 lams over 4 decades below ten times `slope`; a hundred times higher while
-    nothing is emptied. Empty: no nonzero weight; for a penalty that never selects,
-    less than 0.1 % of the null loss explained.
-    """
-    ones = jax.tree.map(np.ones_like, params)
-    selects = np.isfinite(trees.jitted(_lambda_max, problem.penalty, ones))
-    for factor in (10.0, 1e3, 1e5):
-        lams = geometric(factor * slope, 1e-4, 16)
-        _, info = sweep(lams, 1)
-        if np.any(info.status == Status.running):
-            raise KeyboardInterrupt
-        empty = info.n_nonzero == 0 if selects else info.loss > 0.999 * null
-        empty = np.append(empty & (info.status != Status.diverged), False)
-        if empty[0]:
-            return float(lams[int(np.argmin(empty)) - 1])
-    raise ValueError(
-        f"lams: no automatic grid, because no lam up to {lams[0]:.3g} empties the "
-        "model in training; give the lams, or more epochs"
-    )

@@ -19,7 +19,7 @@ class Ground(NamedTuple):
     Attributes:
       data: as solved: columns centred where an intercept takes the means up.
       mean: [p] what was taken off the columns; None: nothing.
-      own: [seeds, ...] the model's own starts; where convex, the null model.
+      own: [seeds, ...] the model's own starts; the null model where it is known.
       start: what was measured at the first of them.
       starts: [seeds, ...] those that are used.
       lane: what all lanes share; lam, seed and fold are still empty.
@@ -69,7 +69,7 @@ def find_ground(
     one = jax.tree.map(lambda a: a[0], drawn)
     chosen = objective.penalised(problem, one)  # an error if `where` matches nothing
     given = None if init is None else inputs.check_init(init, one)
-    convex, mean = grids.is_convex(problem), None
+    convex, mean = grids.has_null_model(problem), None
     intercept = has_intercept(problem.model) and not chosen[0]["b"]
     if convex and centred and intercept:
         mean = conditioning.column_means(np.asarray(data.X), weights)
@@ -91,7 +91,7 @@ def find_ground(
             one = grids.null_params(problem, one, data, shares, free)  # pyright: ignore
         one = _within_bounds(problem, one, data._replace(aid=aid), shares)
         own = _repeated(one, seeds)
-        if conditioning.is_certifiable(problem):
+        if problem.penalty.convex and conditioning.is_certifiable(problem):
             data = data._replace(aid=aid)
     saturated = _saturated(problem, data, shares)
     start = grids.at_start(problem, one, data, shares, free)

@@ -102,6 +102,43 @@ def check_data(
     return Data(X, target, offset), weights.astype(dtype)
 
 
+def check_validation(
+    problem: Problem, validation: Any, data: Data, center: Any, scale: Any
+) -> Data:
+    """Rows held out, `(X, y)` or `(X, y, offset)`, as the training rows are.
+
+    Args:
+      problem: whose loss encodes y.
+      validation: what the caller gave.
+      data: checked training rows.
+      center: [p] that was taken off their columns; None: nothing.
+      scale: [p] that they were divided by.
+
+    Raises:
+      ValueError: the first thing that is wrong.
+    """
+    if not isinstance(validation, tuple | list) or len(validation) not in (2, 3):
+        raise ValueError("validation: must be (X, y), or (X, y, offset)")
+    X, y, offset = (*validation, None)[:3]
+    if (offset is None) != (data.offset is None):
+        raise ValueError("validation: needs an offset if and only if X has one")
+    try:
+        X = check_inputs(X)
+        if X.shape[1:] != data.X.shape[1:]:
+            raise ValueError(
+                f"X: rows have shape {list(X.shape[1:])}, not {list(data.X.shape[1:])}"
+            )
+        target = check_target(problem.loss, X, y, data.y.shape[1])
+        if offset is not None:
+            offset = check_offset(offset, target.shape)
+            offset = cast("offset", offset, data.X.dtype)
+        X = X if center is None else (X - center) / scale
+        X = cast("X", X, data.X.dtype)
+        return Data(X, cast("y", target, data.X.dtype), offset)
+    except ValueError as error:
+        raise ValueError(f"validation: {error}") from None
+
+
 def cast(name: str, array: np.ndarray, dtype: Any) -> np.ndarray:
     """The array in another float dtype.
 

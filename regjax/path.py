@@ -76,7 +76,8 @@ def fit_path(
     sample_weight: Any = None,
     offset: Any = None,
     standardize: bool = False,
-    init: Params | None = None,
+    init: Params | str | None = None,
+    validation: Any = None,
     key: Any = None,
     progress: bool | Callable[[float, int, str], None] = False,
 ) -> Path:
@@ -87,16 +88,19 @@ def fit_path(
       X: [n, p] inputs; more axes if the model takes them. float64 is kept if jax
         has 64 bits on.
       y: [n] or [n, k], as the loss takes it.
-      lams: how many, on an automatic geometric grid (see `regjax.grids`); or which,
-        [L], all kept, sorted descending.
+      lams: how many, on an automatic grid (see `regjax.grids`): geometric from
+        lambda_max; of a network, from the least lam of a coarse sweep that empties it,
+        and where its penalty selects groups (inputs, units) spread over how many are
+        selected. Or which, [L], all kept, sorted descending.
       solver: from `regjax.solvers`. None picks `proximal_gradient()` for an affine
-        model with a convex loss and penalty, where it certifies every lam by a
-        duality gap; else `minibatch()`, which ends with a polish.
+        model with a convex loss, where it certifies every lam by a duality gap if the
+        penalty is convex too; else `minibatch()`, which ends with a polish.
       chains: into how many chains of neighbouring lams the path is cut. Within a
         chain each lam starts from the one before; chains run side by side. 1 is
         glmnet's path. None: chains of 8 where convex (longer ones where there are
-        several seeds or folds), else one per lam; and a certified linear model of 512
-        inputs or more is solved by working sets (`regjax.screening`).
+        several seeds or folds), one chain where only the penalty is not, else one per
+        lam; and a certified linear model of 512 inputs or more is solved by working
+        sets (`regjax.screening`).
       direction: of every chain: "sparse_to_dense", from the largest lam, or
         "dense_to_sparse" (never by working sets).
       seeds: how many starting points per lam. Seed s starts from
@@ -109,7 +113,11 @@ def fit_path(
       standardize: fit on columns of weighted mean 0 and standard deviation 1 (1/n).
         The path keeps both, so that `predict` takes raw X and `coef` is in raw
         units; `params` are those of the standardised problem.
-      init: params to start from instead of the model's own.
+      init: params to start from instead of the model's own; or "dense": every lam of a
+        seed starts from one model that is trained at lam 0 first.
+      validation: `(X, y)` or `(X, y, offset)` of rows held out, by which training by
+        minibatches stops early, lane by lane (see `solvers.minibatch`). Their score
+        becomes a column of the path.
       key: a jax.random key; None for `jax.random.key(0)`.
       progress: show a bar (needs tqdm), or a function `(done, total, label)`.
 
@@ -135,12 +143,18 @@ def fit_path(
         init=init,
         key=key,
         progress=progress,
+        validation=validation,
         few_rows=True,
     )
+    task = sweep.warm(task)
     grid = sweep.grid_of(task)
     params, info, finished = sweep.solve(task, grid)
     params, info = jax.tree.map(lambda a: a[:, 0], (params, info))
-    return sweep.assemble(task, grid[finished], params, info)
+    path = sweep.assemble(task, grid[finished], params, info)
+    if validation is None:
+        return path
+    X, y, *rest = validation
+    return path.replace(scores={"valid": path.score(X, y, *rest)})
 
 
 def certify(

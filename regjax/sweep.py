@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from regjax import conditioning, grids, inputs, lanes, screening, solvers
+from regjax import brackets, conditioning, grids, inputs, lanes, screening, solvers
 from regjax.ground import Ground, find_ground
 from regjax.names import one_of, whole_number
 from regjax.progress import progress_bar
@@ -41,6 +41,7 @@ class Task(NamedTuple):
       scale: [p] they were divided by.
       has_offset: whether there is one.
       feature_names: of a data frame's columns.
+      dense: whether `warm` is to train what all lams start from.
     """
 
     problem: Problem
@@ -56,6 +57,7 @@ class Task(NamedTuple):
     scale: np.ndarray | None
     has_offset: bool
     feature_names: tuple[str, ...] | None
+    dense: bool = False
 
     @property
     def count(self) -> int:
@@ -88,9 +90,10 @@ def prepare(
     sample_weight: Any,
     offset: Any,
     standardize: bool,
-    init: Params | None,
+    init: Params | str | None,
     key: Any,
     progress: Any,
+    validation: Any = None,
     few_rows: bool = False,
 ) -> Task:
     """Check everything; arguments as of `fit_path` and `find_ground`.
@@ -113,7 +116,19 @@ def prepare(
         center, scale = inputs.standardisation(raw, weights)
         scaled = ((raw - center) / scale).astype(raw.dtype)
         data = data._replace(X=scaled)
+    if validation is not None:
+        held_out = inputs.check_validation(problem, validation, data, center, scale)
+        if not solver.rounds:
+            raise ValueError(
+                "validation: only training by minibatches stops early: "
+                "solver=rj.solvers.minibatch()"
+            )
+        data = data._replace(validation=held_out)
     key = inputs.check_key(key)
+    dense = isinstance(init, str)
+    if dense:
+        one_of("init", init, ("dense",))
+        init = None
     asked = init, key, seeds, solver.reduces, solver.reduces and few_rows
     return Task(
         problem=problem,
@@ -129,12 +144,30 @@ def prepare(
         scale=scale,
         has_offset=offset is not None,
         feature_names=tuple(map(str, X.columns)) if hasattr(X, "columns") else None,
+        dense=dense,
     )
 
 
+def warm(task: Task) -> Task:
+    """Where all lams of a seed start from one model trained at lam 0, with that.
+
+    Raises:
+      KeyboardInterrupt: it was stopped.
+      ValueError: training diverged.
+    """
+    if not task.dense:
+        return task
+    params, info = _run(task, np.zeros(1), None, task.seeds)
+    if np.any(info.status == Status.running):
+        raise KeyboardInterrupt
+    if np.any(info.status == Status.diverged):
+        raise ValueError("init: training the dense model at lam 0 diverged")
+    return task._replace(ground=task.ground._replace(starts=params))
+
+
 def pick_solver(problem: Problem) -> Method:
-    """What `solver=None` means: full batch where convex, else minibatch."""
-    if grids.is_convex(problem):
+    """What `solver=None` means: full batch where the loss is convex in params."""
+    if grids.has_null_model(problem):
         return solvers.proximal_gradient()
     return solvers.minibatch()
 
@@ -147,13 +180,14 @@ def grid_of(task: Task) -> np.ndarray:
     """
     if not isinstance(task.wanted, int):
         return task.wanted
-    ground = task.ground
+    ground, problem = task.ground, task.problem
     own = jax.tree.map(lambda a: a[0], ground.own)
-    sweep = functools.partial(_coarse, task)
-    args = ground.start, ground.null, ground.data.X.dtype, sweep
-    top = grids.top(task.problem, own, *args)
-    n, p = ground.data.X.shape[:2]
-    return grids.geometric(top, grids.ratio_for(n, p), task.wanted)
+    ratio = grids.ratio_for(*ground.data.X.shape[:2])
+    if grids.has_null_model(problem):
+        top = grids.top(ground.start, ground.data.X.dtype)
+        return grids.geometric(top, ratio, task.wanted)
+    given = ground.start.slope, ground.null, functools.partial(_coarse, task)
+    return brackets.bracketed(problem, own, *given, ratio, task.wanted)
 
 
 def _coarse(task: Task, lams: np.ndarray, seeds: int) -> tuple[Params, Info]:
@@ -178,16 +212,43 @@ def solve(
     """
     copies = (1 if folds is None else len(folds.weights)), task.seeds
     params, info = _run(task, lams, folds, len(lams) * copies[0] * copies[1])
-    done = info.status.reshape(len(lams), -1) != Status.running
+    return unflatten(params, info, len(lams), copies)
+
+
+def unflatten(
+    params: Params, info: Info, count: int, copies: tuple[int, ...]
+) -> tuple[Params, Info, np.ndarray]:
+    """Lanes [N], lam by lam, as `[l, *copies]` of the lams that are finished.
+
+    Returns:
+      `(params, info, finished [count])`.
+
+    Raises:
+      KeyboardInterrupt: no lam has finished.
+    """
+    done = info.status.reshape(count, -1) != Status.running
     finished = done.all(axis=1)
     if not finished.any():
         raise KeyboardInterrupt
 
     def apart(a: np.ndarray) -> np.ndarray:
-        return a.reshape(len(lams), *copies, *a.shape[1:])[finished]
+        return a.reshape(count, *copies, *a.shape[1:])[finished]
 
     params, info = jax.tree.map(apart, (params, info))
     return params, info, np.asarray(finished)
+
+
+def run_lanes(
+    task: Task,
+    problem: Problem,
+    data: Data,
+    many: Lane,
+    starts: Params,
+    chains: Sequence[np.ndarray],
+) -> tuple[Params, Info]:
+    """Lanes [N] of a problem and rows that are not the task's own."""
+    with progress_bar(task.progress) as tell:
+        return _engine(task, problem, data, many, starts, chains, len(many.lam), tell)
 
 
 def _run(
@@ -275,6 +336,8 @@ def _chains(task: Task, count: int, copies: int) -> list[np.ndarray]:
             # A few warm starts pay; many of them, once there are chains enough.
             length = max(LAMS_A_CHAIN, count * copies // CHAINS)
             chains = -(-count // length)
+        elif grids.has_null_model(task.problem):
+            chains = 1  # each lam from its neighbour: one branch of local minima
     parts: Sequence[np.ndarray] = np.array_split(np.arange(count), min(chains, count))
     if chains < count:
         parts = parts[::-1]
@@ -295,7 +358,7 @@ def assemble(task: Task, lams: np.ndarray, params: Params, info: Info) -> Path:
         lams=lams.astype(ground.data.X.dtype),
         params=params,
         **info._asdict(),
-        dev_ratio=_dev_ratio(np.asarray(info.loss), ground.null, ground.saturated),
+        dev_ratio=dev_ratio(np.asarray(info.loss), ground.null, ground.saturated),
         null_loss=ground.null,
         saturated_loss=ground.saturated,
         seeds=task.seeds,
@@ -317,7 +380,7 @@ def _mark_degenerate(info: Info, ground: Ground) -> Info:
     return info._replace(status=np.where(fitted, degenerate, info.status))
 
 
-def _dev_ratio(loss: np.ndarray, null: float, saturated: float) -> np.ndarray:
+def dev_ratio(loss: np.ndarray, null: float, saturated: float) -> np.ndarray:
     """1 - deviance / null deviance; 0 where the null model is already perfect."""
     room = null - saturated
     if not room > 0:

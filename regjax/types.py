@@ -134,6 +134,7 @@ class Data(NamedTuple):
         by on the way into the model; None: by nothing.
       aid: what helps a solver of the convex problem; None: it is not convex.
       XT: [p, n] X', row by row in memory, for a linear model; None: not kept.
+      validation: rows held out, which training stops early by; None: it does not.
     """
 
     X: Array
@@ -142,6 +143,7 @@ class Data(NamedTuple):
     scaling: tuple[Array, Array] | None = None
     aid: Aid | None = None
     XT: Array | None = None
+    validation: Data | None = None
 
 
 class Aid(NamedTuple):

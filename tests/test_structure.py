@@ -16,6 +16,7 @@ FLOORS = [
         "conditioning",
         "moments",
         "grids",
+        "brackets",
         "transforms",
         "inputs",
     ],
@@ -34,7 +35,7 @@ FLOORS = [
         "folds",
         "measures",
     ],
-    ["path", "cross_validation"],
+    ["path", "relaxation", "cross_validation"],
     ["plotting", "arguments", "parse", "cli"],
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -50,6 +50,10 @@ def minibatch(
     rounds of `proximal_gradient`, fewer where `tol` is reached; status and KKT
     residual are taken there.
 
+    With `validation=` rows (see `fit_path`) every lane stops early: the polish begins
+    at the epoch of the least validation loss, and of its rounds, too, that of the
+    least is kept. Such a lane is rarely stationary, and its status says so.
+
     Args:
       optimizer: `"adam"` or `"sgd"` (momentum 0.9), proximal and with a cosine
         decay of the learning rate to 0; or a function `(penalty, lam) ->
@@ -130,6 +134,22 @@ def _named(name: str, rate: Any, total_steps: int, penalty: Any, lam: Array):
     return transforms.proximal_sgd(learning_rate, penalty, lam, momentum=0.9)
 
 
+class Best(NamedTuple):
+    """The best round so far, by rows held out.
+
+    Attributes:
+      params: there.
+      loss: [] mean loss of the validation rows.
+      step: [] step size there.
+      n_iter: [] int32, epochs and polish steps made until then.
+    """
+
+    params: Params
+    loss: Array
+    step: Array
+    n_iter: Array
+
+
 class State(NamedTuple):
     """What the next round needs.
 
@@ -138,12 +158,15 @@ class State(NamedTuple):
       optimizer: optax state, while training.
       polish: state of `monotone`, once the polish has begun.
       n_iter: [] int32, epochs and polish steps made.
+      best: of the epochs; once the polish has begun, of its rounds; None where there
+        are no validation rows.
     """
 
     params: Params
     optimizer: Any
     polish: monotone.State
     n_iter: Array
+    best: Best | None = None
 
 
 class Setting(NamedTuple):
@@ -195,7 +218,24 @@ def build(
 def _init(setting: Setting, lane: Lane, params: Params) -> State:
     optimizer = setting.optimizer(lane).init(params)
     zero = jnp.zeros((), jnp.int32)
-    return State(params, optimizer, monotone.at(params, lane), zero)
+    state = State(params, optimizer, monotone.at(params, lane), zero)
+    return _seen(setting, state, _nothing_seen(state))
+
+
+def _nothing_seen(state: State) -> Best:
+    step = state.polish.step
+    return Best(state.params, jnp.full_like(step, jnp.inf), step, state.n_iter)
+
+
+def _seen(setting: Setting, state: State, best: Best | None) -> State:
+    """With the better of this round and the best one, by the validation rows."""
+    rows = setting.data.validation
+    if rows is None or best is None:
+        return state
+    shares = jnp.full(rows.X.shape[0], 1 / rows.X.shape[0], rows.X.dtype)
+    loss = objective.data_loss(setting.problem, state.params, rows, shares)
+    here = Best(state.params, loss, state.polish.step, state.n_iter)
+    return state._replace(best=trees.where(loss < best.loss, here, best))
 
 
 def _batch(setting: Setting, clock: Array, key: Array) -> tuple[Array, Array | None]:
@@ -232,7 +272,8 @@ def _train(setting: Setting, lane: Lane, state: State, order: Array | None) -> S
             lambda c, chosen: (_update(setting, lane, c, chosen), None), carry, order
         )
     params, optimizer = carry
-    return State(params, optimizer, monotone.at(params, lane), state.n_iter + 1)
+    new = State(params, optimizer, monotone.at(params, lane), state.n_iter + 1)
+    return _seen(setting, new, state.best)
 
 
 def _update(setting: Setting, lane: Lane, carry: Any, chosen: Array | None) -> Any:
@@ -249,15 +290,19 @@ def _update(setting: Setting, lane: Lane, carry: Any, chosen: Array | None) -> A
 
 
 def _polish(setting: Setting, lane: Lane, state: State, first: Array) -> State:
-    problem, data = setting.problem, setting.data
+    problem, data, best = setting.problem, setting.data, state.best
+    start = state.params if best is None else best.params
     begun = jax.lax.cond(
         first,
-        lambda s: monotone.init(problem, data, lane, s.params),
+        lambda s: monotone.init(problem, data, lane, start),
         lambda s: s,
         state.polish,
     )
-    new = monotone.step(problem, data, lane, begun)
-    return State(new.params, state.optimizer, new, state.n_iter + 1)
+    polish = monotone.step(problem, data, lane, begun)
+    new = State(polish.params, state.optimizer, polish, state.n_iter + 1)
+    if best is not None:
+        best = trees.where(first, _nothing_seen(new), best)
+    return _seen(setting, new, best)
 
 
 def _status(plan: Plan, tol: Array, lane: Lane, state: State) -> Array:
@@ -273,14 +318,17 @@ def _status(plan: Plan, tol: Array, lane: Lane, state: State) -> Array:
 def _finish(
     tol: Array, problem: Problem, data: Data, lane: Lane, state: State, status: Array
 ) -> tuple[Params, Info]:
+    params, step, n_iter = state.params, state.polish.step, state.n_iter
+    if state.best is not None:
+        params, _, step, n_iter = state.best
     info = report(
         problem,
         data,
         lane,
-        state.params,
-        step=jnp.where(state.polish.n_iter > 0, state.polish.step, 1.0),
+        params,
+        step=jnp.where(state.polish.n_iter > 0, step, 1.0),
         tol=tol,
         status=status,
-        n_iter=state.n_iter,
+        n_iter=n_iter,
     )
-    return state.params, info
+    return params, info
