@@ -10,15 +10,27 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import keystr, register_static, tree_flatten_with_path
+from jax.tree_util import (
+    GetAttrKey,
+    keystr,
+    register_static,
+    tree_flatten_with_path,
+)
 
-BIASES = ("b", "bias", "intercept")
+# The last two: what a normalisation adds and multiplies, in Flax and in Haiku.
+BIASES = ("b", "bias", "intercept", "offset", "scale")
 
 
 def key_paths(tree: Any) -> list[str]:
     """Key path of every leaf, in flattening order: `"0/w"`, `"dense/kernel"`."""
-    paths = [path for path, _ in tree_flatten_with_path(tree)[0]]
-    return [keystr(path, simple=True, separator="/") for path in paths]
+    return [key_path(path) for path, _ in tree_flatten_with_path(tree)[0]]
+
+
+def key_path(path: tuple[Any, ...]) -> str:
+    """One key path; the box around a leaf (`nnx.Param`) is left out of its name."""
+    if len(path) > 1 and path[-1] == GetAttrKey("value"):
+        path = path[:-1]
+    return keystr(path, simple=True, separator="/")
 
 
 def select(tree: Any, where: Any = None) -> Any:
@@ -26,9 +38,9 @@ def select(tree: Any, where: Any = None) -> Any:
 
     Args:
       tree: any pytree.
-      where: None for all leaves but biases (last key `b`, `bias`, `intercept`); a
-        regex that is searched for in the key path; or a pytree of bools, a prefix
-        of `tree`.
+      where: None for all leaves but biases (last key `b`, `bias`, `intercept`, or
+        a normalisation's `offset` and `scale`); a regex that is searched for in the
+        key path; or a pytree of bools, a prefix of `tree`.
 
     Returns:
       A pytree of bools like `tree`.
