@@ -8,7 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regjax import certificates, conditioning, grids, inputs, moments, objective, trees
+from regjax import (
+    certificates,
+    conditioning,
+    grids,
+    inputs,
+    model_checks,
+    moments,
+    objective,
+    trees,
+)
 from regjax.models import has_intercept
 from regjax.types import Array, Data, Lane, Model, Params, Penalty, Problem
 
@@ -60,13 +69,15 @@ def find_ground(
       few_rows: whether rows may be exchanged for fewer of the same moments.
 
     Raises:
-      ValueError: init that does not fit; a null model of infinite loss; a column
-        whose square is beyond the dtype.
+      ValueError: rows that depend on each other; init that does not fit; a null
+        model of infinite loss; a column whose square is beyond the dtype.
     """
     dtype = data.X.dtype
     drawn = jax.device_get(trees.jitted(_draw, problem.model, key, np.arange(seeds)))
     drawn = jax.tree.map(lambda a: a.astype(dtype), drawn)
     one = jax.tree.map(lambda a: a[0], drawn)
+    if problem.model.config is None:
+        model_checks.check_rows(problem.model, one, np.asarray(data.X))
     chosen = objective.penalised(problem, one)  # an error if `where` matches nothing
     given = None if init is None else inputs.check_init(init, one)
     convex, mean = grids.has_null_model(problem), None

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from regjax import trees
+from regjax import model_checks, trees
 from regjax.names import whole_number
 from regjax.types import Data, Loss, Method, Model, Params, Penalty, Problem
 
@@ -87,7 +87,7 @@ def check_data(
     """
     X = check_inputs(X)
     weights = _weights(sample_weight, X)
-    k = outputs(problem.model, X)
+    k = model_checks.outputs(problem.model, X)
     target = check_target(problem.loss, X, y, k)
     if problem.loss.classes:
         _two_classes(target[weights > 0])
@@ -183,38 +183,6 @@ def check_target(loss: Loss, X: np.ndarray, y: Any, k: int) -> np.ndarray:
     _rows("y", y, X)
     _finite("y", y)
     return np.asarray((loss.encode or _as_columns)(y, k))
-
-
-def outputs(model: Model, X: np.ndarray) -> int:
-    """Number of outputs k of a model on inputs like X, without computing anything.
-
-    Raises:
-      ValueError: the model cannot take X, or its eta is not [n, k].
-    """
-    X_like = jax.ShapeDtypeStruct(X.shape, np.dtype(np.float32))
-    try:
-        eta = trees.shape_of(_eta, model, jax.random.key(0), X_like)
-    except (TypeError, ValueError) as error:
-        if model.config is not None and X.ndim == 2:
-            takes = model.config[1]["sizes"][0]
-            if X.shape[1] != takes:
-                raise ValueError(
-                    f"X: has {X.shape[1]} columns, the model takes {takes}"
-                ) from None
-        first = str(error).splitlines()[0]
-        raise ValueError(
-            f"X: the model cannot take shape {list(X.shape)}: {first}"
-        ) from error
-    if eta.ndim != 2 or eta.shape[0] != X.shape[0]:
-        raise ValueError(
-            f"model: apply must give eta [n, k] = [{X.shape[0]}, k], "
-            f"got {list(eta.shape)}"
-        )
-    return eta.shape[1]
-
-
-def _eta(model: Model, key: Any, X: Any) -> Any:
-    return model.apply(model.init(key), X)
 
 
 def check_init(init: Params, like: Params) -> Params:

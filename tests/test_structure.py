@@ -19,6 +19,7 @@ FLOORS = [
         "brackets",
         "transforms",
         "inputs",
+        "model_checks",
     ],
     [
         "workers",
