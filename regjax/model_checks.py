@@ -18,7 +18,7 @@ STATISTICS = re.compile(r"\b(batch_stats|BatchStat|mean_ema|var_ema)\b")
 ADVICE = "use LayerNorm or GroupNorm, or running averages (use_running_average=True)"
 
 
-def outputs(model: Model, X: np.ndarray) -> int:
+def outputs(model: Model, X: Array) -> int:
     """Number of outputs k of a model on inputs like X, without computing anything.
 
     Raises:

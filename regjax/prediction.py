@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from regjax import model_checks
 from regjax.names import number
 from regjax.types import Params, Problem
 
@@ -56,7 +57,13 @@ def class_number(mean: np.ndarray) -> np.ndarray:
 
 
 def eta(problem: Problem, params: Params, X: jax.Array, seeds: int) -> jax.Array:
-    """Eta of every lane, a few lanes at a time."""
+    """Eta of every lane, a few lanes at a time.
+
+    Raises:
+      ValueError: a model of the user's own cannot take X.
+    """
+    if problem.model.config is None:
+        model_checks.outputs(problem.model, X)
     one = jax.jit(lambda p: problem.model.apply(p, X))
     params = jax.tree.map(jnp.asarray, params)
     if seeds > 1:

@@ -148,6 +148,8 @@ def test_predictions_are_the_networks_own(case):
     score = case.path.score(X, y)
     np.testing.assert_allclose(score[2], (labels == y).mean(axis=1))
     assert score.shape == (3, 2) and score[2].min() > 0.3
+    with pytest.raises(ValueError, match=r"^X: the model cannot take shape .240, 5."):
+        case.path.predict(X[:, :5])
 
 
 def test_a_path_comes_back_in_its_own_pytree(case, tmp_path):
