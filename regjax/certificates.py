@@ -59,7 +59,7 @@ class Certificate(NamedTuple):
 def pull_back(model: Model, params: Params, data: Data, slopes: Array) -> Params:
     """`X' slopes`, of any affine model: the pull-back of eta, like params."""
     if is_linear(model):
-        total = slopes.T @ jnp.ones_like(slopes[:, 0])
+        total = jnp.sum(slopes, axis=0)
         w = (slopes.T @ data.X).T if data.XT is None else data.XT @ slopes
         if data.scaling is not None:
             center, scale = data.scaling
