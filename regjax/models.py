@@ -30,15 +30,17 @@ def mlp(
     sizes: Sequence[int],
     activation: str | Callable[[Array], Array] = "sigmoid",
     bias: bool = True,
+    skip: bool = False,
 ) -> Model:
     r"""Fully connected network, linear in its last layer.
 
     .. math:: h_0 = x, \quad h_l = \sigma(W_l' h_{l-1} + b_l), \quad
-              \eta = W_L' h_{L-1} + b_L
+              \eta = W_L' h_{L-1} + b_L \; (+ \, \Theta' x \text{ with a skip})
 
     Params are a tuple with one dict a layer: `w [d_in, d_out]` and, with bias,
     `b [d_out]`; their key paths are `0/w`, `0/b`, `1/w`, ... The seed's network
-    is `mlp([d, m, k], bias=False)`.
+    is `mlp([d, m, k], bias=False)`. The first layer's dict holds the skip, `0/skip
+    [d, k]`: a linear model beside the network, as `penalties.hierarchical` needs it.
 
     Args:
       sizes: inputs, hidden units ..., outputs. Two sizes make a linear model,
@@ -46,23 +48,28 @@ def mlp(
         zero biases.
       activation: a name in `ACTIVATIONS`, or an elementwise function.
       bias: whether layers have biases.
+      skip: whether eta has a term linear in x too; it starts at 0, and changes the
+        start of no other weight.
 
     Returns:
       A Model with `apply(params, X [n, sizes[0]]) -> eta [n, sizes[-1]]`.
 
     Raises:
-      ValueError: fewer than two sizes, a size below 1, an unknown activation.
+      ValueError: fewer than two sizes, a size below 1, an unknown activation, a skip
+        without a hidden layer.
     """
     if not isinstance(sizes, Iterable) or len(list(sizes)) < 2:
         raise ValueError(f"sizes: need two or more sizes of at least 1, got {sizes}")
     sizes = tuple(whole_number("sizes", size) for size in sizes)
+    if skip and len(sizes) == 2:
+        raise ValueError("skip: without a hidden layer the model is linear already")
     config = None
     if isinstance(activation, str):
         activation = one_of("activation", activation, ACTIVATIONS)
         arguments = {"sizes": list(sizes), "activation": activation, "bias": bias}
-        config = ("mlp", arguments)
+        config = ("mlp", {**arguments, "skip": True} if skip else arguments)
     return Model(
-        init=Partial(mlp_init, sizes, activation, bool(bias)),
+        init=Partial(mlp_init, sizes, activation, bool(bias), bool(skip)),
         apply=Partial(mlp_apply, activation),
         affine=len(sizes) == 2,
         config=config,
@@ -94,7 +101,11 @@ def has_intercept(model: Model) -> bool:
 
 
 def mlp_init(
-    sizes: tuple[int, ...], activation: str | Callable, bias: bool, key: Array
+    sizes: tuple[int, ...],
+    activation: str | Callable,
+    bias: bool,
+    skip: bool,
+    key: Array,
 ) -> Params:
     """Params of `mlp` at their random start."""
     shapes = list(itertools.pairwise(sizes))
@@ -109,6 +120,8 @@ def mlp_init(
         if bias:
             layer["b"] = jnp.zeros(d_out)
         layers.append(layer)
+    if skip:
+        layers[0]["skip"] = jnp.zeros((shapes[0][0], shapes[-1][1]))
     return tuple(layers)
 
 
@@ -118,7 +131,8 @@ def mlp_apply(activation: str | Callable, params: Params, X: Array) -> Array:
     h = X
     for layer in params[:-1]:
         h = nonlinear(_affine(layer, h))
-    return _affine(params[-1], h)
+    eta = _affine(params[-1], h)
+    return eta + X @ params[0]["skip"] if "skip" in params[0] else eta
 
 
 def _affine(layer: dict[str, Array], h: Array) -> Array:
