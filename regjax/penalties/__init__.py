@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from regjax.penalties.elastic_net import elastic_net
 from regjax.penalties.group import group
+from regjax.penalties.hierarchical import hierarchical
 from regjax.penalties.l1 import l1
 from regjax.penalties.l2 import l2
 from regjax.types import Penalty
@@ -15,6 +16,7 @@ REGISTRY: dict[str, Callable[..., Penalty]] = {
     "l2": l2,
     "elastic_net": elastic_net,
     "group": group,
+    "hierarchical": hierarchical,
 }
 
-__all__ = ["REGISTRY", "elastic_net", "group", "l1", "l2"]
+__all__ = ["REGISTRY", "elastic_net", "group", "hierarchical", "l1", "l2"]

@@ -68,6 +68,8 @@ def at(params: Params, lane: Lane) -> State:
 @trees.exact
 def init(problem: Problem, data: Data, lane: Lane, params: Params) -> State:
     """At params, with its value and a first step size."""
+    # A start that the penalty forbids has no finite value to begin from.
+    params = problem.penalty.prox(params, lane.lam, 0.0)
     share = shares(lane)
     (value, grad), hessian = jax.linearize(
         jax.value_and_grad(lambda w: objective.smooth(problem, w, data, share)), params
