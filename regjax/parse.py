@@ -62,14 +62,16 @@ def loss(
     return loss, train, test
 
 
-def penalty(name: str, l1_ratio: float | None) -> Penalty:
-    """The penalty; an l1_ratio is for the elastic net only (0.5 if not given)."""
+def penalty(name: str, l1_ratio: float | None, M: float | None = None) -> Penalty:
+    """The penalty; l1_ratio is the elastic net's (0.5 if None), M hierarchical's."""
     name = one_of("penalty", name, penalties.REGISTRY)
+    if M is not None and name != "hierarchical":
+        raise ValueError(f"M: only for hierarchical, the penalty is {name}")
     if name == "elastic_net":
         return penalties.elastic_net(0.5 if l1_ratio is None else l1_ratio)
     if l1_ratio is not None:
         raise ValueError(f"l1_ratio: only for elastic_net, the penalty is {name}")
-    return penalties.REGISTRY[name]()
+    return penalties.REGISTRY[name](**({} if M is None else {"M": M}))
 
 
 def hidden(text: str) -> list[int]:

@@ -93,6 +93,15 @@ def test_an_npz_and_a_list_of_lams(capsys):
     assert path.feature_names == ("x0", "x1", "x2") and set(path.scores) == {"train"}
 
 
+def test_a_skip_and_its_penalty():
+    write_csv()
+    argv = ["path", "--data", "flowers.csv:kind", "--lams", "0.1,0.01", *QUICK]
+    argv += ["--skip", "--penalty", "hierarchical", "--M", "3", "--out", "here"]
+    assert cli.main(argv) == 0
+    problem = rj.load("here/path.npz").problem
+    assert problem.penalty.config[1]["M"] == 3 and problem.model.config[1]["skip"]
+
+
 BAD = {
     "unknown data": (["path", "--data", "digit"], "did you mean 'digits'"),
     "no such file": (["path", "--data", "no.csv:y"], "no.csv"),
@@ -115,6 +124,9 @@ BAD = {
     "penalty": (["path", "--penalty", "l3"], "penalty"),
     "l1 ratio": (["path", "--penalty", "elastic_net", "--l1-ratio", "2"], "l1_ratio"),
     "l1 ratio of l1": (["path", "--l1-ratio", "0.5"], "l1_ratio"),
+    "M of l1": (["path", "--M", "3"], "M: only for hierarchical"),
+    "no skip": (["path", "--penalty", "hierarchical"], "skip=True"),
+    "skip of none": (["path", "--skip", "--hidden", "none"], "skip: without a hidden"),
     "epochs": (["path", "--epochs", "0"], "epochs"),
     "epochs word": (["path", "--epochs", "few"], "--epochs"),
     "optimizer": (["path", "--optimizer", "adan"], "did you mean 'adam'"),
