@@ -325,6 +325,28 @@ def sparse_regression(
     return X.astype(dtype()), y.astype(dtype()), w.astype(dtype())
 
 
+def friedman(n: int = 1000, p: int = 50, noise: float = 1.0, seed: int = 0) -> Dataset:
+    r"""Five inputs of p matter, not one of them for its slope alone.
+
+    .. math:: y = 10 \sin(\pi x_0 x_1) + 20 (x_2 - 1/2)^2 + 10 x_3 + 5 x_4
+              + \text{noise}
+
+    Args:
+      n: rows.
+      p: inputs, at least 5, uniform in [0, 1].
+      noise: standard deviation.
+      seed: of all draws.
+
+    Source: Friedman (1991), Ann. Stat. 19.
+    """
+    rng = np.random.default_rng(seed)
+    X = rng.uniform(size=(n, p))
+    bent = 10 * np.sin(np.pi * X[:, 0] * X[:, 1]) + 20 * (X[:, 2] - 0.5) ** 2
+    y = bent + 10 * X[:, 3] + 5 * X[:, 4] + noise * rng.standard_normal(n)
+    names = tuple(f"x{j}" for j in range(p))
+    return Dataset(X.astype(dtype()), y.astype(dtype()), names, None)
+
+
 def dtype() -> Any:
     """What jax computes in: float32 unless 64 bits are on."""
     return jax.dtypes.canonicalize_dtype(np.float64)
