@@ -176,8 +176,6 @@ VARIANTS = {
         ACROSS, ROOTS, groups=GROUPS, size_weights=True, l1_ratio=0.5
     ),
     "sparse_group(0.5) axis 0": grouped(COLUMNS, axis=0, l1_ratio=0.5),
-    "sparse_group(0)": grouped(ROWS, l1_ratio=0.0),
-    "sparse_group(1)": grouped(ROWS, l1_ratio=1.0),
 }
 UNEVEN = [0.0, 1.0, 0.5, 2.0, 0.0, 0.0]
 VARIANTS |= {
@@ -190,7 +188,6 @@ VARIANTS |= {
     "sum of group groups and l2": with_ridge(VARIANTS["group groups"], 0.3),
     "sum of sparse_group and l2": with_ridge(VARIANTS["sparse_group(0.3)"], 0.1),
     "scaled sum": scaled(0.4, with_ridge(VARIANTS["group"], 0.3, UNEVEN)),
-    "scaled l1 factors": scaled(2.5, VARIANTS["l1  factors"]),
 }
 GROUPED = [name for name in VARIANTS if name.startswith("group")]
 SPARSE = [name for name in VARIANTS if name.startswith("sparse_group")]
