@@ -13,6 +13,7 @@ from penalty_variants import FACTORS, K, P, draws
 
 import regjax as rj
 from regjax import storage
+from regjax.penalties.extent import of_inputs
 
 combined, scaled = rj.penalties.combined, rj.penalties.scaled
 l1, l2, group = rj.penalties.l1, rj.penalties.l2, rj.penalties.group
@@ -167,6 +168,24 @@ def test_a_ratio_multiplies_lam_and_0_is_no_penalty(x64):
         nothing = scaled(0.0, base)
         assert nothing.lambda_max(v) == 0
     np.testing.assert_array_equal(scaled(0.0, l1()).prox(v, 0.4, 0.5)["w"], v["w"])
+
+
+def test_a_sum_of_some_inputs_is_the_sum_of_theirs(x64):
+    """Screening leaves inputs out: factors and bounds of every term go with them."""
+    uneven = np.arange(P) / 2
+    rows = np.array([1, 2, 5])
+    whole = combined(
+        l1(factors=FACTORS, bounds=(-np.ones(P), np.inf)), l2(factors=uneven)
+    )
+    part = combined(
+        l1(factors=np.array(FACTORS)[rows], bounds=(-np.ones(3), np.inf)),
+        l2(factors=uneven[rows]),
+    )
+    v = {"w": next(draws())[rows]}
+    found = of_inputs(whole, rows)
+    moved = [p.prox(v, 0.3, 0.5)["w"] for p in (found, part)]
+    np.testing.assert_array_equal(*moved)
+    np.testing.assert_array_equal(found.conjugate(v, 0.3), part.conjugate(v, 0.3))
 
 
 def test_a_ratio_is_a_run_time_value():

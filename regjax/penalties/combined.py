@@ -49,7 +49,8 @@ def combined(*penalties: Penalty) -> Penalty:
         another ratio of lam in another layer.
 
     Returns:
-      A Penalty. It is convex, knows its conjugate, is kept in files, if all are, do.
+      A Penalty, convex if all of them are; with a conjugate if all have one; kept in
+      files if all are.
 
     Raises:
       ValueError: nothing to add, no Penalty; once params are seen, two penalties that
