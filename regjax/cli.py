@@ -85,7 +85,7 @@ def _problem(
 ) -> tuple[Problem, list[int]]:
     """The equation, and the sizes of its layers."""
     outputs = len(data.class_names or ()) if parse.is_softmax(loss) else 1
-    penalty = parse.penalty(args.penalty, args.l1_ratio, args.M)
+    penalty = parse.penalty(args)
     sizes = [data.X.shape[1], *parse.hidden(args.hidden), outputs]
     model = models.mlp(sizes, args.activation, skip=args.skip)
     return Problem(model, loss, penalty, args.ridge), sizes

@@ -14,10 +14,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from regjax import assembly, inputs, measures, objective, sweep, trees
 from regjax import folds as folding
-from regjax import inputs, measures, objective, sweep, trees
 from regjax.results import Path
 from regjax.table import format_cv
+from regjax.task import Task, prepare
 from regjax.types import Array, Data, Method, Model, Params, Problem, Status
 
 
@@ -139,12 +140,8 @@ def cross_validate(
     Raises:
       ValueError: input that cannot be used; no usable lam.
     """
-    if isinstance(init, str):
-        raise ValueError(
-            "init: a model trained on all rows would tell every fold of the rows it "
-            "holds out; give params"
-        )
-    task = sweep.prepare(
+    _refuse_a_leak(init)
+    task = prepare(
         problem,
         X,
         y,
@@ -186,8 +183,16 @@ def cross_validate(
     )
 
 
+def _refuse_a_leak(init: Any) -> None:
+    if isinstance(init, str):
+        raise ValueError(
+            "init: a model trained on all rows would tell every fold of the rows it "
+            "holds out; give params"
+        )
+
+
 def _fold_numbers(
-    task: sweep.Task, folds: Any, target: np.ndarray, weights: np.ndarray
+    task: Task, folds: Any, target: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     stream = jax.random.fold_in(task.key, np.uint32(2**32 - 2))
     seed = int(jax.random.randint(stream, (), 0, 2**31 - 1))
@@ -195,7 +200,7 @@ def _fold_numbers(
 
 
 def _solve(
-    task: sweep.Task, number: np.ndarray, weights: np.ndarray, standardize: bool
+    task: Task, number: np.ndarray, weights: np.ndarray, standardize: bool
 ) -> tuple[Path, np.ndarray, np.ndarray]:
     """The path of all rows, eta out of fold, and which lams are usable, [L] bool."""
     grid = sweep.grid_of(task)
@@ -204,7 +209,7 @@ def _solve(
     scaling = _scaling(task.ground.data, each) if standardize else None
     params, info, finished = sweep.solve(task, grid, sweep.Folds(each, scaling))
     whole = jax.tree.map(lambda a: a[:, 0], (params, info))
-    path = sweep.assemble(task, grid[finished], *whole)
+    path = assembly.assemble(task, grid[finished], *whole)
     diverged = np.asarray(info.status) == Status.diverged
     usable = ~diverged.reshape(len(path), -1).any(axis=1)
     return path, _out_of_fold(task, params, number, scaling), np.asarray(usable)
@@ -225,7 +230,7 @@ def _scaling(data: Data, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _out_of_fold(
-    task: sweep.Task, params: Params, number: np.ndarray, scaling: Any
+    task: Task, params: Params, number: np.ndarray, scaling: Any
 ) -> np.ndarray:
     """Eta of every row by the fold that held it out, [L, seeds, n, k]."""
     data = task.ground.data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pathlib
 from typing import Any
 
@@ -62,16 +63,27 @@ def loss(
     return loss, train, test
 
 
-def penalty(name: str, l1_ratio: float | None, M: float | None = None) -> Penalty:
-    """The penalty; l1_ratio is the elastic net's (0.5 if None), M hierarchical's."""
-    name = one_of("penalty", name, penalties.REGISTRY)
-    if M is not None and name != "hierarchical":
-        raise ValueError(f"M: only for hierarchical, the penalty is {name}")
-    if name == "elastic_net":
-        return penalties.elastic_net(0.5 if l1_ratio is None else l1_ratio)
-    if l1_ratio is not None:
-        raise ValueError(f"l1_ratio: only for elastic_net, the penalty is {name}")
-    return penalties.REGISTRY[name](**({} if M is None else {"M": M}))
+# Options that only some penalties take, and what they are where they must be given.
+PENALTY_OPTIONS = {"l1_ratio": 0.5, "gamma": None, "a": None, "M": None}
+
+
+def penalty(args: Any) -> Penalty:
+    """The penalty, with the options that it takes; an error for one it does not."""
+    name = one_of("penalty", args.penalty, penalties.REGISTRY)
+    takes = {
+        key: inspect.signature(factory).parameters
+        for key, factory in penalties.REGISTRY.items()
+    }
+    given = {}
+    for option, default in PENALTY_OPTIONS.items():
+        value = getattr(args, option)
+        if option in takes[name]:
+            given[option] = default if value is None else value
+        elif value is not None:
+            fitting = ", ".join(key for key in takes if option in takes[key])
+            raise ValueError(f"{option}: only for {fitting}; the penalty is {name}")
+    given = {option: value for option, value in given.items() if value is not None}
+    return penalties.REGISTRY[name](**given)
 
 
 def hidden(text: str) -> list[int]:

@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from regjax import certificates, conditioning, grids, inputs, sweep, trees
+from regjax import assembly, certificates, conditioning, grids, inputs, sweep, trees
 from regjax.ground import find_ground
 from regjax.results import Fit, Path
+from regjax.task import prepare
 from regjax.types import Method, Params, Problem
 
 
@@ -128,7 +129,7 @@ def fit_path(
     Raises:
       ValueError: input that cannot be used; the message names the argument.
     """
-    task = sweep.prepare(
+    task = prepare(
         problem,
         X,
         y,
@@ -150,7 +151,7 @@ def fit_path(
     grid = sweep.grid_of(task)
     params, info, finished = sweep.solve(task, grid)
     params, info = jax.tree.map(lambda a: a[:, 0], (params, info))
-    path = sweep.assemble(task, grid[finished], params, info)
+    path = assembly.assemble(task, grid[finished], params, info)
     if validation is None:
         return path
     X, y, *rest = validation

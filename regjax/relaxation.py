@@ -14,10 +14,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from regjax import conditioning, grids, inputs, objective, solvers, sweep, trees
+from regjax import (
+    assembly,
+    conditioning,
+    grids,
+    inputs,
+    objective,
+    solvers,
+    sweep,
+    trees,
+)
 from regjax.models import has_intercept
 from regjax.names import number
 from regjax.results import Path
+from regjax.task import DIRECTIONS, Task, prepare
 from regjax.types import Array, Data, Lane, Method, Params, Penalty, Problem
 
 MOST_ITERATIONS = 20_000  # of a convex refit: separable classes have no minimiser
@@ -74,14 +84,14 @@ def relax(
     if solver is None and blends:
         solver = solvers.proximal_gradient(max_iter=MOST_ITERATIONS)
     X = inputs.check_inputs(X)
-    task = sweep.prepare(
+    task = prepare(
         problem,
         X if path.center is None else (X - path.center) / path.scale,
         y,
         path.lams,
         solver=solver,
         chains=None,
-        direction=sweep.DIRECTIONS[0],
+        direction=DIRECTIONS[0],
         seeds=path.seeds,
         sample_weight=sample_weight,
         offset=offset,
@@ -93,7 +103,7 @@ def relax(
     starts = _starts(task, path)
     left = 0.0 if blends else gamma
     params, info, finished = _refit(task, path, starts, left)
-    found = sweep.assemble(task, path.lams[finished], params, info)
+    found = assembly.assemble(task, path.lams[finished], params, info)
     if blends and gamma > 0:
         found = _blend(task, path.take(finished), found, gamma)
     return found.replace(
@@ -105,7 +115,7 @@ def relax(
     )
 
 
-def _starts(task: sweep.Task, path: Path) -> Params:
+def _starts(task: Task, path: Path) -> Params:
     """Params of all lanes, [L * seeds, ...], lam by lam, as the solver sees the data.
 
     Raises:
@@ -126,7 +136,7 @@ def _starts(task: sweep.Task, path: Path) -> Params:
     return params
 
 
-def _refit(task: sweep.Task, path: Path, starts: Params, gamma: float) -> Any:
+def _refit(task: Task, path: Path, starts: Params, gamma: float) -> Any:
     """`(params, info, finished)` as of `sweep.solve`, without its folds."""
     count = len(path) * path.seeds
     supports = jax.tree.map(
@@ -149,7 +159,7 @@ def _refit(task: sweep.Task, path: Path, starts: Params, gamma: float) -> Any:
     params, info = sweep.run_lanes(task, problem, data, lane, starts, chains)
     if scale is not None:
         params = _times(params, 1 / scale)
-    return sweep.unflatten(params, info, len(path), (path.seeds,))
+    return assembly.unflatten(params, info, len(path), (path.seeds,))
 
 
 def _scales(problem: Problem) -> bool:
@@ -211,7 +221,7 @@ def _prox(penalty, supports, lams, gamma, params, lam: Array, step: Any) -> Para
     return jax.tree.map(lambda on, w: jnp.where(on, w, 0.0), support, moved)
 
 
-def _blend(task: sweep.Task, path: Path, refit: Path, gamma: float) -> Path:
+def _blend(task: Task, path: Path, refit: Path, gamma: float) -> Path:
     """Params between those of the path and of the refit, measured once more."""
     params = jax.tree.map(
         lambda a, b: (gamma * a + (1 - gamma) * b).astype(b.dtype),
@@ -230,7 +240,7 @@ def _blend(task: sweep.Task, path: Path, refit: Path, gamma: float) -> Path:
     return found.replace(
         loss=loss,
         objective=loss + ridge,
-        dev_ratio=sweep.dev_ratio(loss, ground.null, ground.saturated),
+        dev_ratio=assembly.dev_ratio(loss, ground.null, ground.saturated),
         kkt=unknown,
         gap=unknown,
     )

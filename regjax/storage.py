@@ -160,7 +160,7 @@ def build_problem(description: dict[str, Any] | None) -> Problem | None:
     return Problem(
         build(models.REGISTRY, description["model"]),
         build(losses.REGISTRY, description["loss"]),
-        build(penalties.REGISTRY, description["penalty"]),
+        penalties.build(description["penalty"]),
         float(description["ridge"]),
     )
 

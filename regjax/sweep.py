@@ -1,7 +1,6 @@
-"""From checked input to solved lanes: what `fit_path` and `cross_validate` share.
+"""From a task to solved lanes: what `fit_path` and `cross_validate` share.
 
-`prepare` checks everything and measures the null model, `grid_of` finds the lams,
-`solve` hands lam x fold x seed to the engine, `assemble` makes a Path of one fold.
+`grid_of` finds the lams, `solve` hands lam x fold x seed to the engine.
 """
 
 from __future__ import annotations
@@ -13,56 +12,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from regjax import brackets, conditioning, grids, inputs, lanes, screening, solvers
-from regjax.ground import Ground, find_ground
-from regjax.names import one_of, whole_number
+from regjax import assembly, brackets, grids, lanes, screening
 from regjax.progress import progress_bar
-from regjax.results import Path
-from regjax.types import Data, Info, Lane, Method, Params, Problem, Status
+from regjax.task import DIRECTIONS, Task
+from regjax.types import Data, Info, Lane, Params, Problem, Status
 
-DIRECTIONS = ("sparse_to_dense", "dense_to_sparse")
 LAMS_A_CHAIN, CHAINS = 8, 32
-
-
-class Task(NamedTuple):
-    """What the sweeps of one call share.
-
-    Attributes:
-      problem: the equation.
-      solver: the method.
-      ground: data, starts and null model.
-      key: of starts and batches.
-      seeds: starting points per lam.
-      wanted: how many lams, or which.
-      chains: per fold and seed, or None.
-      direction: of the chains.
-      progress: as `fit_path` takes it.
-      center: [p] taken off the columns by `standardize`; None: nothing.
-      scale: [p] they were divided by.
-      has_offset: whether there is one.
-      feature_names: of a data frame's columns.
-      dense: whether `warm` is to train what all lams start from.
-    """
-
-    problem: Problem
-    solver: Method
-    ground: Ground
-    key: Any
-    seeds: int
-    wanted: int | np.ndarray
-    chains: int | None
-    direction: str
-    progress: Any
-    center: np.ndarray | None
-    scale: np.ndarray | None
-    has_offset: bool
-    feature_names: tuple[str, ...] | None
-    dense: bool = False
-
-    @property
-    def count(self) -> int:
-        """How many lams."""
-        return self.wanted if isinstance(self.wanted, int) else len(self.wanted)
 
 
 class Folds(NamedTuple):
@@ -75,77 +30,6 @@ class Folds(NamedTuple):
 
     weights: np.ndarray
     scaling: tuple[np.ndarray, np.ndarray] | None
-
-
-def prepare(
-    problem: Problem,
-    X: Any,
-    y: Any,
-    lams: Any,
-    *,
-    solver: Method | None,
-    chains: int | None,
-    direction: str,
-    seeds: int,
-    sample_weight: Any,
-    offset: Any,
-    standardize: bool,
-    init: Params | str | None,
-    key: Any,
-    progress: Any,
-    validation: Any = None,
-    few_rows: bool = False,
-) -> Task:
-    """Check everything; arguments as of `fit_path` and `find_ground`.
-
-    Raises:
-      ValueError: input that cannot be used; the message names the argument.
-    """
-    problem = inputs.check_problem(problem)
-    wanted = inputs.check_lams(lams)
-    count = wanted if isinstance(wanted, int) else len(wanted)
-    seeds = whole_number("seeds", seeds)
-    chains = None if chains is None else inputs.check_chains(chains, count)
-    direction = one_of("direction", direction, DIRECTIONS)
-    data, weights = inputs.check_data(problem, X, y, sample_weight, offset)
-    solver = pick_solver(problem) if solver is None else solver
-    solver = inputs.check_solver(solver, data.X.dtype)
-    center = scale = None
-    if standardize:
-        raw = np.asarray(data.X)
-        center, scale = inputs.standardisation(raw, weights)
-        scaled = ((raw - center) / scale).astype(raw.dtype)
-        data = data._replace(X=scaled)
-    if validation is not None:
-        held_out = inputs.check_validation(problem, validation, data, center, scale)
-        if not solver.rounds:
-            raise ValueError(
-                "validation: only training by minibatches stops early: "
-                "solver=rj.solvers.minibatch()"
-            )
-        data = data._replace(validation=held_out)
-    key = inputs.check_key(key)
-    dense = isinstance(init, str)
-    if dense:
-        one_of("init", init, ("dense",))
-        init = None
-    asked = init, key, seeds, solver.reduces, solver.reduces and few_rows
-    return Task(
-        problem=problem,
-        solver=solver,
-        ground=find_ground(problem, data, weights, *asked),
-        key=key,
-        seeds=seeds,
-        wanted=wanted,
-        chains=chains,
-        direction=direction,
-        progress=progress,
-        center=center,
-        scale=scale,
-        has_offset=offset is not None,
-        feature_names=tuple(map(str, X.columns)) if hasattr(X, "columns") else None,
-        dense=dense,
-    )
 
 
 def warm(task: Task) -> Task:
@@ -163,13 +47,6 @@ def warm(task: Task) -> Task:
     if np.any(info.status == Status.diverged):
         raise ValueError("init: training the dense model at lam 0 diverged")
     return task._replace(ground=task.ground._replace(starts=params))
-
-
-def pick_solver(problem: Problem) -> Method:
-    """What `solver=None` means: full batch where the loss is convex in params."""
-    if grids.has_null_model(problem):
-        return solvers.proximal_gradient()
-    return solvers.minibatch()
 
 
 def grid_of(task: Task) -> np.ndarray:
@@ -212,30 +89,7 @@ def solve(
     """
     copies = (1 if folds is None else len(folds.weights)), task.seeds
     params, info = _run(task, lams, folds, len(lams) * copies[0] * copies[1])
-    return unflatten(params, info, len(lams), copies)
-
-
-def unflatten(
-    params: Params, info: Info, count: int, copies: tuple[int, ...]
-) -> tuple[Params, Info, np.ndarray]:
-    """Lanes [N], lam by lam, as `[l, *copies]` of the lams that are finished.
-
-    Returns:
-      `(params, info, finished [count])`.
-
-    Raises:
-      KeyboardInterrupt: no lam has finished.
-    """
-    done = info.status.reshape(count, -1) != Status.running
-    finished = done.all(axis=1)
-    if not finished.any():
-        raise KeyboardInterrupt
-
-    def apart(a: np.ndarray) -> np.ndarray:
-        return a.reshape(count, *copies, *a.shape[1:])[finished]
-
-    params, info = jax.tree.map(apart, (params, info))
-    return params, info, np.asarray(finished)
+    return assembly.unflatten(params, info, len(lams), copies)
 
 
 def run_lanes(
@@ -344,45 +198,3 @@ def _chains(task: Task, count: int, copies: int) -> list[np.ndarray]:
     if task.direction == "dense_to_sparse":
         parts = [part[::-1] for part in parts]
     return [part * copies + copy for part in parts for copy in range(copies)]
-
-
-def assemble(task: Task, lams: np.ndarray, params: Params, info: Info) -> Path:
-    """A Path of lanes [L, seeds, ...], all finished."""
-    ground = task.ground
-    if task.seeds == 1:
-        params, info = jax.tree.map(lambda a: a[:, 0], (params, info))
-    if ground.mean is not None:
-        params = conditioning.move_intercept(params, ground.mean, -1.0)
-    info = _mark_degenerate(info, ground)
-    return Path(
-        lams=lams.astype(ground.data.X.dtype),
-        params=params,
-        **info._asdict(),
-        dev_ratio=dev_ratio(np.asarray(info.loss), ground.null, ground.saturated),
-        null_loss=ground.null,
-        saturated_loss=ground.saturated,
-        seeds=task.seeds,
-        problem=task.problem,
-        center=task.center,
-        scale=task.scale,
-        has_offset=task.has_offset,
-        feature_names=task.feature_names,
-    )
-
-
-def _mark_degenerate(info: Info, ground: Ground) -> Info:
-    """Where the null model is perfect already, to rounding."""
-    rounding = 8 * float(np.finfo(info.loss.dtype).eps) * (1 + abs(ground.null))
-    if ground.null - ground.saturated > rounding:
-        return info
-    degenerate = np.int32(Status.degenerate)
-    fitted = np.isin(info.status, (Status.converged, Status.floor))
-    return info._replace(status=np.where(fitted, degenerate, info.status))
-
-
-def dev_ratio(loss: np.ndarray, null: float, saturated: float) -> np.ndarray:
-    """1 - deviance / null deviance; 0 where the null model is already perfect."""
-    room = null - saturated
-    if not room > 0:
-        return np.zeros_like(loss)
-    return 1 - (loss - saturated) / room

@@ -91,6 +91,9 @@ class Penalty(NamedTuple):
         all but biases.
       by_input: whether it is a sum over inputs (a leaf's first axis), so that
         `penalties.of_inputs` makes the same of some of them.
+      squares: `squares(params, lam) -> pytree like params` of numbers m [] or beside
+        each leaf, 0 where not selected, if the value is `1/2 sum m w^2` and no more;
+        None: it is not. `combined` adds such a penalty to any other.
       config: name and arguments that build this penalty again; None for your own.
     """
 
@@ -103,6 +106,7 @@ class Penalty(NamedTuple):
     selected: Callable[..., Params] | None = None
     dual_scale: Callable[..., Array] | None = None
     by_input: bool = False
+    squares: Callable[..., Params] | None = None
     config: Config = None
 
 

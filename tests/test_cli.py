@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import regjax as rj
-from regjax import cli
+from regjax import arguments, cli, parse
 
 QUICK = ["--epochs", "2", "--polish", "2", "--hidden", "4"]
 
@@ -83,6 +83,23 @@ def test_the_loss_follows_the_data_and_depth_0_is_linear(data, loss):
     assert path.scores["test"][-1] > 0.3
 
 
+@pytest.mark.parametrize(
+    ("words", "config"),
+    [
+        ("mcp --gamma 2.5", ("gamma", 2.5)),
+        ("mcp", ("gamma", 3.0)),
+        ("scad --a 4", ("a", 4.0)),
+        ("sparse_group", ("l1_ratio", 0.5)),
+        ("sparse_group --l1-ratio 0.1", ("l1_ratio", 0.1)),
+    ],
+)
+def test_options_of_a_penalty_reach_it(words, config):
+    whole = arguments.parser(print, print, print, print)
+    args = whole.parse_args(["path", "--penalty", *words.split()])
+    name, given = parse.penalty(args).config
+    assert name == words.split()[0] and given[config[0]] == config[1]
+
+
 def test_an_npz_and_a_list_of_lams(capsys):
     X = np.random.default_rng(0).standard_normal((50, 3))
     np.savez("data.npz", X=X, y=X[:, 0] + 0.1)
@@ -123,7 +140,12 @@ BAD = {
     "hidden 0": (["path", "--hidden", "3,0"], "sizes"),
     "penalty": (["path", "--penalty", "l3"], "penalty"),
     "l1 ratio": (["path", "--penalty", "elastic_net", "--l1-ratio", "2"], "l1_ratio"),
-    "l1 ratio of l1": (["path", "--l1-ratio", "0.5"], "l1_ratio"),
+    "l1 ratio of l1": (["path", "--l1-ratio", "0.5"], "elastic_net, sparse_group"),
+    "gamma": (["path", "--penalty", "mcp", "--gamma", "1"], "gamma: must be above 1"),
+    "gamma of scad": (["path", "--penalty", "scad", "--gamma", "3"], "only for mcp"),
+    "a": (["path", "--penalty", "scad", "--a", "2"], "a: must be above 2"),
+    "a word": (["path", "--penalty", "scad", "--a", "x"], "--a"),
+    "a of mcp": (["path", "--penalty", "mcp", "--a", "3"], "a: only for scad"),
     "M of l1": (["path", "--M", "3"], "M: only for hierarchical"),
     "no skip": (["path", "--penalty", "hierarchical"], "skip=True"),
     "skip of none": (["path", "--skip", "--hidden", "none"], "skip: without a hidden"),
@@ -170,6 +192,8 @@ def test_help_names_every_option(capsys):
         "--hidden",
         "--penalty",
         "--l1-ratio",
+        "--gamma",
+        "--a ",
         "--lams",
         "--out",
         "--optimizer",

@@ -30,6 +30,11 @@ class Extent(NamedTuple):
         """Whether there are bounds."""
         return self.low is not None
 
+    @property
+    def excludes(self) -> bool:
+        """Whether some factor is inf."""
+        return self.factors is not None and bool(np.any(np.isinf(self.factors)))
+
     def at(self, rows: np.ndarray) -> Extent:
         """Of some inputs only, [m] of them."""
         one = (a if a is None or np.ndim(a) == 0 else np.asarray(a)[rows] for a in self)

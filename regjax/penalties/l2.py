@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from regjax import trees
+from regjax.penalties.extent import check_extent
 from regjax.penalties.l1 import lambda_max as l1_lambda_max
 from regjax.penalties.separable import Parts, separable
-from regjax.types import Array, Penalty
+from regjax.types import Array, Params, Penalty
 
 
 def l2(where: Any = None, factors: Any = None, bounds: Any = None) -> Penalty:
@@ -30,7 +33,11 @@ def l2(where: Any = None, factors: Any = None, bounds: Any = None) -> Penalty:
     Source: Hoerl & Kennard (1970), Technometrics 12.
     """
     parts = Parts(value, prox, lambda_max, (), split)
-    return separable("l2", parts, {}, where, factors, bounds)
+    penalty = separable("l2", parts, {}, where, factors, bounds)
+    extent = check_extent(factors, bounds)
+    if extent.bounded or extent.excludes:
+        return penalty
+    return penalty._replace(squares=Partial(_squares, extent, penalty.selected))
 
 
 def value(w: Array, lam: Array) -> Array:
@@ -52,6 +59,13 @@ def prox(v: Array, lam: Array, step: Array) -> Array:
       [...].
     """
     return v / (1.0 + step * lam)
+
+
+def _squares(extent, selected, params: Params, lam: Array) -> Params:
+    def one(on: bool, w: Array) -> Any:
+        return lam * extent.finite_factors(w) if on else 0.0
+
+    return jax.tree.map(one, selected(params), params)
 
 
 def lambda_max(g: Array) -> Array:

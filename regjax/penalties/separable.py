@@ -22,8 +22,8 @@ class Parts(NamedTuple):
       lambda_max: `lambda_max(g, *numbers) -> []`.
       numbers: run-time values under jit.
       split: `split(lam, *numbers) -> (t1, t2)` where the penalty is
-        `t1 |w| + t2/2 w^2`; None where it is not, and then there are no bounds
-        and no conjugate.
+        `t1 |w| + t2/2 w^2`; None where it is not, and then it is not convex and
+        there are no bounds and no conjugate.
     """
 
     value: Callable[..., Array]
@@ -66,6 +66,7 @@ def separable(
         prox=Partial(_prox, *bound),
         lambda_max=Partial(_lambda_max, *bound),
         conjugate=known and Partial(_conjugate, *known),
+        convex=known is not None,
         dual_scale=known and Partial(_dual_scale, *known),
         selected=selected,
         by_input=True,

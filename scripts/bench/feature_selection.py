@@ -3,7 +3,8 @@
 Both get the same rows, columns standardised by the training rows, and a network with
 one hidden layer. Settings are tuned by the same rule: the best mean score over the list
 of k on a fifth of the training rows of the first split; then five splits, 30 % held
-out. At each k a contestant's score is that of its model with the most inputs, k at most.
+out. At each k a contestant's score is that of its model with the most inputs, at most
+k of them.
 
 regjax is timed as its users would call it: a pilot fit, a path of adaptive group lasso
 (an input's weights are a group), and a refit on every support. LassoNet is timed on its

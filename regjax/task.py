@@ -1,0 +1,133 @@
+"""What is asked of one call: checked arguments, data and starts."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from regjax import grids, inputs, solvers
+from regjax.ground import Ground, find_ground
+from regjax.names import one_of, whole_number
+from regjax.types import Method, Params, Problem
+
+DIRECTIONS = ("sparse_to_dense", "dense_to_sparse")
+
+
+class Task(NamedTuple):
+    """What the sweeps of one call share.
+
+    Attributes:
+      problem: the equation.
+      solver: the method.
+      ground: data, starts and null model.
+      key: of starts and batches.
+      seeds: starting points per lam.
+      wanted: how many lams, or which.
+      chains: per fold and seed, or None.
+      direction: of the chains.
+      progress: as `fit_path` takes it.
+      center: [p] taken off the columns by `standardize`; None: nothing.
+      scale: [p] they were divided by.
+      has_offset: whether there is one.
+      feature_names: of a data frame's columns.
+      dense: whether `warm` is to train what all lams start from.
+    """
+
+    problem: Problem
+    solver: Method
+    ground: Ground
+    key: Any
+    seeds: int
+    wanted: int | np.ndarray
+    chains: int | None
+    direction: str
+    progress: Any
+    center: np.ndarray | None
+    scale: np.ndarray | None
+    has_offset: bool
+    feature_names: tuple[str, ...] | None
+    dense: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many lams."""
+        return self.wanted if isinstance(self.wanted, int) else len(self.wanted)
+
+
+def prepare(
+    problem: Problem,
+    X: Any,
+    y: Any,
+    lams: Any,
+    *,
+    solver: Method | None,
+    chains: int | None,
+    direction: str,
+    seeds: int,
+    sample_weight: Any,
+    offset: Any,
+    standardize: bool,
+    init: Params | str | None,
+    key: Any,
+    progress: Any,
+    validation: Any = None,
+    few_rows: bool = False,
+) -> Task:
+    """Check everything; arguments as of `fit_path` and `find_ground`.
+
+    Raises:
+      ValueError: input that cannot be used; the message names the argument.
+    """
+    problem = inputs.check_problem(problem)
+    wanted = inputs.check_lams(lams)
+    count = wanted if isinstance(wanted, int) else len(wanted)
+    seeds = whole_number("seeds", seeds)
+    chains = None if chains is None else inputs.check_chains(chains, count)
+    direction = one_of("direction", direction, DIRECTIONS)
+    data, weights = inputs.check_data(problem, X, y, sample_weight, offset)
+    solver = pick_solver(problem) if solver is None else solver
+    solver = inputs.check_solver(solver, data.X.dtype)
+    center = scale = None
+    if standardize:
+        raw = np.asarray(data.X)
+        center, scale = inputs.standardisation(raw, weights)
+        scaled = ((raw - center) / scale).astype(raw.dtype)
+        data = data._replace(X=scaled)
+    if validation is not None:
+        held_out = inputs.check_validation(problem, validation, data, center, scale)
+        if not solver.rounds:
+            raise ValueError(
+                "validation: only training by minibatches stops early: "
+                "solver=rj.solvers.minibatch()"
+            )
+        data = data._replace(validation=held_out)
+    key = inputs.check_key(key)
+    dense = isinstance(init, str)
+    if dense:
+        one_of("init", init, ("dense",))
+        init = None
+    asked = init, key, seeds, solver.reduces, solver.reduces and few_rows
+    return Task(
+        problem=problem,
+        solver=solver,
+        ground=find_ground(problem, data, weights, *asked),
+        key=key,
+        seeds=seeds,
+        wanted=wanted,
+        chains=chains,
+        direction=direction,
+        progress=progress,
+        center=center,
+        scale=scale,
+        has_offset=offset is not None,
+        feature_names=tuple(map(str, X.columns)) if hasattr(X, "columns") else None,
+        dense=dense,
+    )
+
+
+def pick_solver(problem: Problem) -> Method:
+    """What `solver=None` means: full batch where the loss is convex in params."""
+    if grids.has_null_model(problem):
+        return solvers.proximal_gradient()
+    return solvers.minibatch()
