@@ -95,13 +95,9 @@ def prepare(
         scaled = ((raw - center) / scale).astype(raw.dtype)
         data = data._replace(X=scaled)
     if validation is not None:
-        held_out = inputs.check_validation(problem, validation, data, center, scale)
-        if not solver.rounds:
-            raise ValueError(
-                "validation: only training by minibatches stops early: "
-                "solver=rj.solvers.minibatch()"
-            )
-        data = data._replace(validation=held_out)
+        _check_stops(solver)
+        given = problem, validation, data, center, scale
+        data = data._replace(validation=inputs.check_validation(*given))
     key = inputs.check_key(key)
     dense = isinstance(init, str)
     if dense:
@@ -124,6 +120,14 @@ def prepare(
         feature_names=tuple(map(str, X.columns)) if hasattr(X, "columns") else None,
         dense=dense,
     )
+
+
+def _check_stops(solver: Method) -> None:
+    if not solver.rounds:
+        raise ValueError(
+            "validation: only training by minibatches stops early: "
+            "solver=rj.solvers.minibatch()"
+        )
 
 
 def pick_solver(problem: Problem) -> Method:
