@@ -106,7 +106,7 @@ def _add_problem(parser: argparse.ArgumentParser) -> None:
     add("--lams", default="100", help="a count, a list 0.1,0.01 or max:min:count")
     add("--optimizer", help="adam or sgd, by minibatches; default: by the model")
     add("--learning-rate", type=float, help="at the start; default: the optimizer's")
-    add("--epochs", type=int, help="passes over the rows (default: 30)")
+    add("--epochs", type=int, help="passes over the rows; default: by the rows")
     add("--batch-size", type=int, help="rows a step (default: 128)")
     add("--polish", type=int, help="full-batch rounds at the end (default: 30)")
     add("--seeds", type=int, default=1, help="starting points per lam")

@@ -260,7 +260,7 @@ class Method(NamedTuple):
 
     Attributes:
       build: `build(problem, data) -> Solver`.
-      rounds: of a wave, for the progress bar; 0 where slots refill at once.
+      rounds: of a wave, about, for the progress bar; 0 where slots refill at once.
       tol: what the user asked for; None: the solver's own.
       reduces: whether it may solve a convex problem by an easier one: centred columns,
         fewer rows (`moments`), fewer inputs (`screening`).

@@ -169,3 +169,22 @@ def test_a_certified_path_has_nothing_to_stop_early(friedman):
     problem = problem._replace(penalty=rj.penalties.l1())
     with pytest.raises(ValueError, match="validation: only training by minibatches"):
         rj.fit_path(problem, X, y, [0.1], validation=(X, y))
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_three_times_the_training_selects_nearly_the_same_inputs(activation):
+    """At a given lam the count changes by at most 5 % of the inputs."""
+    digits = rj.datasets.load("digits")
+    model = rj.models.mlp([64, 32, 10], activation)
+    loss, penalty = rj.losses.softmax_cross_entropy(), rj.penalties.group(where="0/w")
+    problem = rj.Problem(model, loss, penalty, ridge=1e-2)
+    lams = np.geomspace(0.05, 0.002, 6)
+    short, long = (
+        counts(rj.fit_path(problem, digits.X, digits.y, lams, solver=solver))
+        for solver in (
+            rj.solvers.minibatch(epochs=20, polish=50),
+            rj.solvers.minibatch(epochs=60, polish=150),
+        )
+    )
+    assert np.all(np.abs(short - long) <= 0.05 * 64)
+    assert short[0] < 30 and short[-1] > 40

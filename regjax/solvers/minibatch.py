@@ -28,12 +28,13 @@ from regjax.types import (
 )
 
 LEARNING_RATES = {"adam": 2e-2, "sgd": 1e-1}
+EPOCHS, LEAST_STEPS = 30, 800
 
 
 def minibatch(
     optimizer: str | Callable[[Any, Any], optax.GradientTransformation] = "adam",
     batch_size: int | None = 128,
-    epochs: int = 30,
+    epochs: int | None = None,
     polish: int = 30,
     learning_rate: float | None = None,
     tol: float = 1e-3,
@@ -60,7 +61,9 @@ def minibatch(
         optax.GradientTransformation` such as
         `functools.partial(rj.transforms.proximal_adam, 1e-3)`.
       batch_size: rows a step; None, or n and more, for all rows.
-      epochs: passes over the rows.
+      epochs: passes over the rows; None: 30, or more of few rows, so that there are
+        800 steps. (Where a network's penalty selects inputs, three times as many
+        then change their number little: scripts/bench/NOTES.md.)
       polish: most full-batch rounds after it; 0 for none.
       learning_rate: at the start, for a named optimiser only; default 0.02 for
         adam, 0.1 for sgd (for inputs of about unit scale).
@@ -76,18 +79,19 @@ def minibatch(
     make = _optimizer(optimizer, learning_rate)
     if batch_size is not None:
         batch_size = whole_number("batch_size", batch_size)
-    epochs = whole_number("epochs", epochs)
+    epochs = None if epochs is None else whole_number("epochs", epochs)
     polish = whole_number("polish", polish, least=0)
     tol = positive("tol", tol)
     plan = Plan(batch_size, epochs, polish)
-    return Method(Partial(build, make, plan, tol), epochs + polish, tol)
+    rounds = (epochs or EPOCHS) + polish
+    return Method(Partial(build, make, plan, tol), rounds, tol)
 
 
 class Plan(NamedTuple):
-    """Rows a step (None: all), epochs, and rounds of the polish after them."""
+    """Rows a step, None: all; epochs, None: by the rows; rounds of the polish."""
 
     batch_size: int | None
-    epochs: int
+    epochs: Any
     polish: int
 
 
@@ -203,6 +207,9 @@ def build(
     """The Solver of one problem and one data set."""
     n = data.X.shape[0]
     rows = n if plan.batch_size is None else min(plan.batch_size, n)
+    if plan.epochs is None:
+        steps = -(-n // rows)
+        plan = plan._replace(epochs=max(EPOCHS, -(-LEAST_STEPS // steps)))
     setting = Setting(problem, data._replace(aid=None), plan, rows, make)
     return Solver(
         init=lambda lane, params: _init(setting, lane, params),
