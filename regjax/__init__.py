@@ -10,6 +10,7 @@ from regjax import (
     solvers,
     transforms,
 )
+from regjax.compress import Compressed, compress
 from regjax.cross_validation import CV, cross_validate
 from regjax.path import certify, fit, fit_path
 from regjax.relaxation import relax
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CV",
+    "Compressed",
     "Fit",
     "Loss",
     "Model",
@@ -28,6 +30,7 @@ __all__ = [
     "Problem",
     "Status",
     "certify",
+    "compress",
     "conversions",
     "cross_validate",
     "datasets",
