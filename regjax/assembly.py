@@ -56,6 +56,7 @@ def assemble(task: Any, lams: np.ndarray, params: Params, info: Info) -> Path:
         center=task.center,
         scale=task.scale,
         has_offset=task.has_offset,
+        input_shape=ground.data.X.shape[1:],
         feature_names=task.feature_names,
     )
 

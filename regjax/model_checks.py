@@ -124,9 +124,9 @@ def check_rows(model: Model, params: Params, X: np.ndarray) -> None:
     if not differs.any():
         return
     pair = np.stack([near[0], near[np.argmax(differs)]])
-    for at in (params, _moved(params)):
+    for at in (params, moved(params)):
         together, first, second = (
-            _eta_at(model, at, pair[which]) for which in ([0, 1], [0, 0], [1, 1])
+            eta_at(model, at, pair[which]) for which in ([0, 1], [0, 0], [1, 1])
         )
         alone = np.stack([first[0], second[1]])
         if not np.all(np.isfinite([together, alone])):
@@ -139,7 +139,8 @@ def check_rows(model: Model, params: Params, X: np.ndarray) -> None:
             )
 
 
-def _moved(params: Params) -> Params:
+def moved(params: Params) -> Params:
+    """Params with noise of size 0.1 on every number, the same in every call."""
     rng = np.random.default_rng(0)
 
     def one(leaf: Any) -> np.ndarray:
@@ -150,7 +151,12 @@ def _moved(params: Params) -> Params:
     return jax.tree.map(one, params)
 
 
-def _eta_at(model: Model, params: Params, X: np.ndarray) -> np.ndarray:
+def eta_at(model: Model, params: Params, X: np.ndarray) -> np.ndarray:
+    """Eta of some rows, float64.
+
+    Raises:
+      ValueError: apply fails.
+    """
     try:
         return np.asarray(trees.jitted(_apply, model, params, X), np.float64)
     except Exception as error:

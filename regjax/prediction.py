@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from regjax import model_checks
+from regjax.losses import binary_outputs
 from regjax.names import number
-from regjax.types import Params, Problem
+from regjax.types import Loss, Params, Problem
 
 
 def params_at(lams: np.ndarray, params: Params, lam: Any, affine: bool) -> Params:
@@ -49,11 +51,56 @@ def _usable_lam(lam: Any) -> float:
     return lam
 
 
-def class_number(mean: np.ndarray) -> np.ndarray:
-    """The likeliest class: [..., k] to [...]; of one output, whether above 1/2."""
-    if mean.shape[-1] == 1:
+def coef(
+    layer: dict[str, Any], center: np.ndarray | None, scale: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """Weights [..., p, k] and intercepts [..., k] in raw units of X."""
+    w = np.asarray(layer["w"])
+    b = np.asarray(layer.get("b", np.zeros_like(w[..., 0, :])))
+    if scale is not None:
+        w = w / np.asarray(scale)[:, None]
+        b = b - np.einsum("p,...pk->...k", np.asarray(center), w)
+    return {"w": w, "b": b}
+
+
+def class_numbers(loss: Loss, mean: np.ndarray) -> np.ndarray:
+    """The likeliest class, [..., n, k] to [..., n].
+
+    Of one output: whether above 1/2; of several binary ones each of them, [..., n, k].
+    """
+    k = mean.shape[-1]
+    if k > 1 and binary_outputs(loss, k):
+        return (mean > 0.5).astype(int)
+    if k == 1:
         return (mean[..., 0] > 0.5).astype(int)
     return np.argmax(mean, axis=-1)
+
+
+def typed(loss: Loss, eta: Any, type: str, names: Sequence[str] | None) -> np.ndarray:
+    """What `Path.predict` gives of eta [..., n, k]: itself, the mean, or classes.
+
+    Raises:
+      ValueError: classes of a loss that has none.
+    """
+    if type == "link":
+        return np.asarray(eta)
+    mean = eta if loss.mean is None else loss.mean(eta)
+    if type == "response":
+        return np.asarray(mean)
+    if not loss.classes:
+        raise ValueError("type: 'class' needs a loss of classes")
+    numbers = class_numbers(loss, np.asarray(mean))
+    return numbers if names is None else np.array(names)[numbers]
+
+
+def score(loss: Loss, mean: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Accuracy or R2 of predictions [..., n, k] of the targets [n, k], [...]."""
+    if loss.classes:
+        right = class_numbers(loss, mean) == class_numbers(loss, truth)
+        return np.mean(right.reshape(*mean.shape[:-2], -1), axis=-1)
+    residual = np.mean((mean - truth) ** 2, axis=(-2, -1))
+    spread = np.mean((truth - truth.mean(0)) ** 2)
+    return 1 - residual / spread if spread > 0 else np.full_like(residual, np.nan)
 
 
 def eta(problem: Problem, params: Params, X: jax.Array, seeds: int) -> jax.Array:

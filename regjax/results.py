@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regjax import inputs, prediction, storage
-from regjax.losses import binary_outputs
+from regjax import inputs, prediction, storage, usage
 from regjax.models import is_linear
-from regjax.names import one_of
+from regjax.names import one_of, whole_number
 from regjax.table import format_table
 from regjax.types import Params, Problem, Status
 
@@ -87,6 +88,7 @@ class Path:
       center: [p] subtracted from inputs first, or None.
       scale: [p] inputs are divided by it, or None.
       has_offset: whether it was fitted with an offset.
+      input_shape: of one row of X; None: not known, from a file of regjax 0.1.
       feature_names: of the p inputs, or None.
       class_names: of the classes, or None.
       scores: name -> like loss, columns to show beside (accuracy, R2).
@@ -114,6 +116,7 @@ class Path:
     center: np.ndarray | None = None
     scale: np.ndarray | None = None
     has_offset: bool = False
+    input_shape: tuple[int, ...] | None = None
     feature_names: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
     scores: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -136,17 +139,59 @@ class Path:
 
     def take(self, which: Any) -> Path:
         """A path of some of the lams, chosen by a slice or an index array."""
-        arrays = {name: getattr(self, name)[which] for name in ("lams", *PER_LANE)}
+        return self._mapped(lambda a: a[which], lams=self.lams[which])
+
+    def _mapped(self, fn: Callable, **changes: Any) -> Path:
+        """A path with `fn` of every array of its lanes."""
         return dataclasses.replace(
             self,
-            **arrays,
-            params=jax.tree.map(lambda a: a[which], self.params),
-            scores={name: values[which] for name, values in self.scores.items()},
+            **{name: fn(getattr(self, name)) for name in PER_LANE},
+            params=jax.tree.map(fn, self.params),
+            scores={name: fn(values) for name, values in self.scores.items()},
+            **changes,
         )
 
     def replace(self, **changes: Any) -> Path:
         """A path with some attributes changed."""
         return dataclasses.replace(self, **changes)
+
+    def seed(self, number: int) -> Path:
+        """The path of one of the starting points, without the axis of seeds."""
+        if whole_number("seed", number, least=0) >= self.seeds:
+            raise ValueError(f"seed: the path has {self.seeds}, got {number}")
+        if self.seeds == 1:
+            return self
+        return self._mapped(lambda a: a[:, number], seeds=1)
+
+    @functools.cached_property
+    def selected(self) -> np.ndarray:
+        """Which inputs are used, bool [L, p] or [L, seeds, p]; see `usage.selected`."""
+        lead = self.loss.ndim
+        return usage.selected(self._problem(), self.params, self.input_shape, lead)
+
+    @property
+    def importance(self) -> np.ndarray:
+        """The largest lam at which an input is used, 0 for none: [p] or [seeds, p].
+
+        From dense to sparse: where it leaves for good. Diverged lanes are left out.
+        """
+        return usage.importance(self.lams, self.selected, self.status)
+
+    def at(self, *, n_features: int) -> Fit:
+        """The Fit with the most inputs among those that use at most `n_features`.
+
+        Of several it is the one of the smallest lam. Diverged lanes are left out.
+
+        Raises:
+          ValueError: n_features is no integer in [0, p]; no lam uses so few inputs;
+            several seeds.
+        """
+        if self.seeds > 1:
+            raise ValueError(
+                f"n_features: each of the {self.seeds} seeds has inputs of its own; "
+                "use path.seed(0).at(...)"
+            )
+        return self[usage.at_most(n_features, self.selected, self.status)]
 
     def predict(
         self, X: Any, lam: Any = None, type: str = "response", offset: Any = None
@@ -179,7 +224,7 @@ class Path:
             params = jax.tree.map(lambda a: a[None], self.params_at(lam))
         eta = prediction.eta(problem, params, X, self.seeds)
         eta = self._with_offset(eta, offset)
-        out = self._typed(eta, type)
+        out = prediction.typed(problem.loss, eta, type, self.class_names)
         return out if lam is None else out[0]
 
     def params_at(self, lam: Any) -> Params:
@@ -208,12 +253,7 @@ class Path:
         if not is_linear(problem.model):
             raise ValueError("coef: only for models.linear; use params, or predict")
         layer = (self.params if lam is None else self.params_at(lam))[0]
-        w = np.asarray(layer["w"])
-        b = np.asarray(layer.get("b", np.zeros_like(w[..., 0, :])))
-        if self.scale is not None:
-            w = w / np.asarray(self.scale)[:, None]
-            b = b - np.einsum("p,...pk->...k", np.asarray(self.center), w)
-        return {"w": w, "b": b}
+        return prediction.coef(layer, self.center, self.scale)
 
     def score(self, X: Any, y: Any, offset: Any = None) -> np.ndarray:
         """Accuracy where y holds classes, R2 otherwise, at every lam.
@@ -232,19 +272,7 @@ class Path:
         loss = self._problem().loss
         mean = self.predict(X, offset=offset)
         truth = inputs.check_target(loss, np.asarray(X), y, mean.shape[-1])
-        if loss.classes:
-            right = self._class_numbers(mean) == self._class_numbers(truth)
-            return np.mean(right.reshape(*mean.shape[: self.loss.ndim], -1), axis=-1)
-        residual = np.mean((mean - truth) ** 2, axis=(-2, -1))
-        spread = np.mean((truth - truth.mean(0)) ** 2)
-        return 1 - residual / spread if spread > 0 else np.full_like(residual, np.nan)
-
-    def _class_numbers(self, mean: np.ndarray) -> np.ndarray:
-        """[..., n]; for several binary outputs [..., n, k]."""
-        k = mean.shape[-1]
-        if k > 1 and binary_outputs(self._problem().loss, k):
-            return (mean > 0.5).astype(int)
-        return prediction.class_number(mean)
+        return prediction.score(loss, mean, truth)
 
     def _with_offset(self, eta: Any, offset: Any) -> Any:
         if offset is None:
@@ -307,20 +335,6 @@ class Path:
             raise ValueError(f"X: has {X.shape[1]} columns, the model takes {takes}")
         return jnp.asarray(inputs.cast("X", X, dtype))
 
-    def _typed(self, eta: jax.Array, type: str) -> np.ndarray:
-        if type == "link":
-            return np.asarray(eta)
-        loss = self._problem().loss
-        mean = eta if loss.mean is None else loss.mean(eta)
-        if type == "response":
-            return np.asarray(mean)
-        if not loss.classes:
-            raise ValueError("type: 'class' needs a loss of classes")
-        numbers = self._class_numbers(np.asarray(mean))
-        return (
-            numbers if self.class_names is None else np.array(self.class_names)[numbers]
-        )
-
     def _header(self) -> dict[str, Any]:
         return {
             "dims": {"lams": len(self), "seeds": self.seeds},
@@ -329,6 +343,7 @@ class Path:
             "problem": storage.describe_problem(self.problem),
             "params": storage.describe_tree(self.params),
             "has_offset": self.has_offset,
+            "input_shape": self.input_shape,
             "feature_names": self.feature_names,
             "class_names": self.class_names,
             "scores": list(self.scores),
@@ -370,8 +385,9 @@ def load(file: Any, problem: Problem | None = None) -> Path:
         fields: dict[str, Any] = {name: arrays[name] for name in ("lams", *PER_LANE)}
         for name in ("center", "scale"):
             fields[name] = arrays.get(name)
-        for name in ("feature_names", "class_names"):
-            fields[name] = None if header[name] is None else tuple(header[name])
+        for name in ("feature_names", "class_names", "input_shape"):
+            known = header.get(name)
+            fields[name] = None if known is None else tuple(known)
         path = Path(
             params=params,
             null_loss=float(header["null_loss"]),

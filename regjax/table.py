@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from regjax.models import is_linear
 from regjax.types import Status
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ SEVERITY = (
 def format_table(path: Path) -> str:
     """Df, %Dev, Lambda, scores, KKT residual, gap, status: one row a lam.
 
+    A network whose penalty selects groups shows how many inputs it uses, too.
     With several seeds numbers are means over seeds, and the status counts them.
 
     Args:
@@ -37,6 +39,7 @@ def format_table(path: Path) -> str:
     columns = {
         "": [str(i + 1) for i in range(len(path))],
         "Df": [f"{x:.0f}" for x in _mean(path.n_nonzero)],
+        **_inputs(path),
         # + 0.0: no "-0.00" for an empty model
         "%Dev": [f"{np.round(100 * x, 2) + 0.0:.2f}" for x in _mean(path.dev_ratio)],
         "Lambda": [f"{x:.4g}" for x in path.lams],
@@ -64,6 +67,18 @@ def format_cv(cv: Any) -> str:
     }
     title = f"Measure: {cv.measure}, {len(cv.values)} folds"
     return f"{title}\n\n{_aligned(columns, [0, 1])}"
+
+
+def _inputs(path: Path) -> dict[str, list[str]]:
+    """A column of how many inputs are used, where groups of weights are zero."""
+    problem = path.problem
+    if problem is None or problem.penalty.pool is None or is_linear(problem.model):
+        return {}
+    try:
+        counts = path.selected.sum(axis=-1)
+    except ValueError:  # groups of another kind: filters
+        return {}
+    return {"Inputs": [f"{x:.0f}" for x in _mean(counts)]}
 
 
 def _aligned(columns: dict[str, list[str]], rows: list[int | None]) -> str:

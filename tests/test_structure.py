@@ -31,6 +31,7 @@ FLOORS = [
         "storage",
         "progress",
         "prediction",
+        "usage",
         "table",
         "results",
         "task",
