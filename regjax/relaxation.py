@@ -201,6 +201,7 @@ def frozen(
         dual_scale=None,
         convex=False,
         by_input=False,
+        squares=None,
         config=None,
     )
 
