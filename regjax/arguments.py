@@ -98,6 +98,7 @@ def _add_problem(parser: argparse.ArgumentParser) -> None:
     add("--skip", action="store_true", help="add a linear model beside the network")
     add("--loss", default="auto", help=f"auto, {', '.join(losses.REGISTRY)}")
     add("--penalty", default="l1", help=", ".join(penalties.REGISTRY))
+    add("--where", help="regex of the key paths that it is on, 0/w: the first layer")
     add("--l1-ratio", type=float, help="of elastic_net and sparse_group; default 0.5")
     add("--gamma", type=float, help="of mcp, above 1; default 3")
     add("--a", type=float, help="of scad, above 2; default 3.7")

@@ -64,7 +64,7 @@ def loss(
 
 
 # Options that only some penalties take, and what they are where they must be given.
-PENALTY_OPTIONS = {"l1_ratio": 0.5, "gamma": None, "a": None, "M": None}
+PENALTY_OPTIONS = {"l1_ratio": 0.5, "gamma": None, "a": None, "M": None, "where": None}
 
 
 def penalty(args: Any) -> Penalty:
