@@ -227,9 +227,10 @@ def _draw_certificate(axis: Any, path: Path, x: np.ndarray) -> None:
 
 
 def _count_on_top(axis: Any, path: Path, x: np.ndarray) -> None:
-    """Numbers of nonzero weights along the top, at the places of the ticks."""
+    """Numbers of nonzero weights along the top, at six lams far from each other."""
     counts = _per_seed(path.n_nonzero).mean(1)
-    ticks = np.linspace(0, len(x) - 1, min(6, len(x))).round().astype(int)
+    places = np.linspace(x[0], x[-1], 6)
+    ticks = np.unique(np.abs(x[None, :] - places[:, None]).argmin(axis=1))
     top = axis.secondary_xaxis("top")
     top.set_xticks(x[ticks], [f"{counts[i]:.0f}" for i in ticks], fontsize=8)
     top.tick_params(length=2)
