@@ -32,9 +32,10 @@ class Settings:
     hidden: int = 64
     ridge: float = 1e-3
     pilot: float = 3e-3
-    lams: int = 64
+    lams: int = 48
     seeds: int = 3
-    epochs: int = 30
+    epochs: int = 23
+    polish: int = 10
     multiplier: float = 1.05  # of LassoNet's lam; its default is 1.02, 2.5 times longer
 
 
@@ -43,7 +44,7 @@ def ours(cfg, train):
     model = rj.models.mlp([train.X.shape[1], cfg.hidden, 10], "relu")
     loss, group = rj.losses.softmax_cross_entropy(), rj.penalties.group
     problem = rj.Problem(model, loss, group(where="0/w"), cfg.ridge)
-    given = {"solver": rj.solvers.minibatch(epochs=cfg.epochs)}
+    given = {"solver": rj.solvers.minibatch(epochs=cfg.epochs, polish=cfg.polish)}
     pilot = rj.fit(problem, train.X, train.y, lam=cfg.pilot, **given)
     factors = rj.penalties.adaptive_factors(pilot.params[0]["w"])
     problem = problem._replace(penalty=group(where="0/w", factors=factors))

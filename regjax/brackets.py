@@ -16,7 +16,7 @@ from regjax import grids, trees
 from regjax.types import Array, Info, Params, Penalty, Problem, Status
 
 COARSE = 16  # lams of one sweep
-REFINED = 2  # more sweeps where sizes jump
+REFINED = 1  # more sweeps where sizes jump
 
 
 def bracketed(

@@ -35,7 +35,7 @@ import numpy as np
 import regjax as rj
 
 PILOT = 3e-3  # lam of the pilot fit
-LAMS = 64
+LAMS, POLISH = 48, 10
 OURS = [{"ridge": r, "power": a} for r in (1e-2, 1e-3) for a in (0.0, 1.0)]
 THEIRS = [{"M": 10.0}, {"M": 100.0}]
 
@@ -103,22 +103,22 @@ def problem_of(case: Case, ridge: float, factors: Any = None) -> rj.Problem:
     return rj.Problem(model, loss, penalty, ridge)
 
 
-def solver(train: Rows) -> Any:
+def solver(train: Rows, polish: int) -> Any:
     """About as many steps for all sizes of data."""
     epochs = int(np.clip(30_000 / len(train.y), 10, 100))
-    return rj.solvers.minibatch(epochs=epochs)
+    return rj.solvers.minibatch(epochs=epochs, polish=polish)
 
 
 def ours(case: Case, train: Rows, ridge: float, power: float) -> rj.Path:
     """Pilot, path and refit."""
-    how = {"solver": solver(train)}
+    how = {"solver": solver(train, POLISH)}
     problem = problem_of(case, ridge)
     if power:
         pilot = rj.fit(problem, *train, lam=PILOT, **how)
         factors = rj.penalties.adaptive_factors(pilot.params[0]["w"], power)
         problem = problem_of(case, ridge, factors)
     path = rj.fit_path(problem, *train, lams=LAMS, **how)
-    return rj.relax(problem, path, *train, **how)
+    return rj.relax(problem, path, *train, solver=solver(train, 0))
 
 
 def theirs(case: Case, train: Rows, M: float) -> tuple[Any, list]:
@@ -165,7 +165,7 @@ def refitted(case: Case, history: list, train: Rows, test: Rows, ridge: float):
     """LassoNet's supports, one of each size, with our refit."""
     by_size = {int(item.selected.sum()): item.selected.numpy() for item in history}
     supports = np.array([by_size[size] for size in sorted(by_size)])
-    how = {"solver": solver(train)}
+    how = {"solver": solver(train, 0)}
     problem = problem_of(case, ridge)
     start = rj.fit(problem, *train, lam=0.0, **how)
     lams = np.geomspace(1, 0.1, len(supports))
@@ -257,7 +257,7 @@ def lanes(count: int) -> None:
     """Cost of a lam of one sweep of `count`, in a process of its own."""
     case = next(cases())
     train, _ = split(case.data, 0.3, 0)
-    problem, how = problem_of(case, 1e-2), {"solver": solver(train)}
+    problem, how = problem_of(case, 1e-2), {"solver": solver(train, POLISH)}
     lams = np.geomspace(0.3, 1e-3, count)
     rj.fit_path(problem, *train, lams, **how)
     spent, _ = timed(lambda: rj.fit_path(problem, *train, lams, **how))
