@@ -70,8 +70,8 @@ def _readers(problem: Problem, input_shape: tuple[int, ...]) -> list[int]:
     found.sort(key=lambda i: penalised[i])
     if not _cut_off(problem, params, found, input_shape):
         raise ValueError(
-            f"selected: the model reads its {p} inputs otherwise than by leaves whose "
-            "first axis is the inputs"
+            f"selected: the model does not read its {p} inputs by leaves that have "
+            "them on their first axis (filters do not, nor weights [out, in])"
         )
     for i in tuple(found):
         rest = [j for j in found if j != i]
