@@ -96,6 +96,9 @@ def proximal(
       step_size: `step_size(state)`, of the optimiser's state *after* its update:
         the step s that this update gave the gradient, as a scalar or as a pytree
         like params (one step per coordinate). For plain SGD: the learning rate.
+        Steps must be equal within a group of the penalty, in the update as here, or
+        the prox is that of another problem. They are run-time values, so nothing
+        checks it; `penalty.pool` makes a second moment so (see `proximal_adam`).
 
     Returns:
       A GradientTransformation. It must come last in a chain, its `update` needs
@@ -175,9 +178,13 @@ def proximal_adam(
     The threshold is per coordinate, `lr_t * lam / (sqrt(v_hat) + eps)` with v_hat
     from the smooth gradient. `soft(lr * lam)` would solve another problem.
 
+    Where the penalty has groups (`pool`), v_hat is the mean over a group, in the
+    update and in the threshold: a norm has a closed prox, and shrinks towards 0
+    without turning, only where all its coordinates take the same step.
+
     Args:
       learning_rate: a number or an optax schedule; may be traced.
-      penalty: whose prox is applied; it must be separable (`pool` is None).
+      penalty: whose prox is applied.
       lam: [] weight of the penalty; may be traced.
       b1: decay of the first moment.
       b2: decay of the second moment.
@@ -190,20 +197,43 @@ def proximal_adam(
     Source: Kingma & Ba (2015); Yun, Lozano & Yang (2021).
     """
     schedule = _schedule(learning_rate)
+    adam = optax.scale_by_adam(b1=b1, b2=b2, eps=eps, nesterov=nesterov)
+
+    def roots(state):
+        correction = 1 - b2**state.count
+        return jax.tree.map(lambda nu: jnp.sqrt(nu / correction) + eps, state.nu)
+
+    if penalty.pool is not None:
+        adam = _pooled(adam, penalty.pool, roots)
     optimizer = optax.chain(
-        optax.scale_by_adam(b1=b1, b2=b2, eps=eps, nesterov=nesterov),
-        optax.scale_by_schedule(lambda count: -schedule(count)),
+        adam, optax.scale_by_schedule(lambda count: -schedule(count))
     )
 
     def step_size(state):
-        adam, scaling = state
-        step = schedule(scaling.count - 1)
-        correction = 1 - b2**adam.count
-        return jax.tree.map(
-            lambda nu: step / (jnp.sqrt(nu / correction) + eps), adam.nu
-        )
+        step = schedule(state[1].count - 1)
+        return jax.tree.map(lambda root: step / root, roots(state[0]))
 
     return proximal(optimizer, penalty, lam, step_size)
+
+
+def _pooled(
+    adam: optax.GradientTransformation, pool: Callable, roots: Callable
+) -> optax.GradientTransformation:
+    """Adam whose second moment, in its state too, is the mean over each group.
+
+    Pooling is linear: what is pooled at every update is the moment of the pooled
+    squares. `roots(state)` is what Adam divided by.
+    """
+
+    def update(updates, state, params=None):
+        updates, own = adam.update(updates, state, params)
+        pooled = own._replace(nu=pool(own.nu))
+        updates = jax.tree.map(
+            lambda u, a, b: u * (a / b), updates, roots(own), roots(pooled)
+        )
+        return updates, pooled
+
+    return optax.GradientTransformation(adam.init, update)
 
 
 def _schedule(learning_rate: Any) -> Callable[[Any], Any]:
