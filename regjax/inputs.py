@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from typing import Any
 
 import jax
 import numpy as np
 
-from regjax import model_checks, trees
+from regjax import model_checks, notices, trees
 from regjax.names import whole_number
 from regjax.types import Data, Loss, Method, Model, Params, Penalty, Problem
 
@@ -358,20 +356,11 @@ def _dtype(arrays: dict[str, Any]) -> Any:
         if getattr(array, "dtype", None) == np.float64
     ]
     if wide:
-        warnings.warn(
+        notices.warn(
             f"{' and '.join(wide)}: float64 is rounded to float32, because jax has "
-            "64 bits off; jax.config.update('jax_enable_x64', True) turns them on",
-            stacklevel=_callers_level(),
+            "64 bits off; jax.config.update('jax_enable_x64', True) turns them on"
         )
     return np.float32
-
-
-def _callers_level() -> int:
-    """Stack level of the first frame outside the package, for `_dtype`."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back and frame.f_globals.get("__name__", "").startswith("regjax."):
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 def _two_classes(y: np.ndarray) -> None:

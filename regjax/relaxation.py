@@ -84,11 +84,12 @@ def relax(
     if solver is None and blends:
         solver = solvers.proximal_gradient(max_iter=MOST_ITERATIONS)
     X = inputs.check_inputs(X)
+    left = 0.0 if blends else gamma
     task = prepare(
         problem,
         X if path.center is None else (X - path.center) / path.scale,
         y,
-        path.lams,
+        left * path.lams,  # 0: what no penalty shrinks does not run away
         solver=solver,
         chains=None,
         direction=DIRECTIONS[0],
@@ -101,7 +102,6 @@ def relax(
         progress=progress,
     )
     starts = _starts(task, path)
-    left = 0.0 if blends else gamma
     params, info, finished = _refit(task, path, starts, left)
     found = assembly.assemble(task, path.lams[finished], params, info)
     if blends and gamma > 0:

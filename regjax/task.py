@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from regjax import grids, inputs, solvers
+from regjax import grids, inputs, notices, solvers
 from regjax.ground import Ground, find_ground
 from regjax.names import one_of, whole_number
-from regjax.types import Method, Params, Problem
+from regjax.types import Data, Method, Params, Problem
 
 DIRECTIONS = ("sparse_to_dense", "dense_to_sparse")
 
@@ -76,6 +77,8 @@ def prepare(
 ) -> Task:
     """Check everything; arguments as of `fit_path` and `find_ground`.
 
+    Warns where a network has weights that nothing holds (`notices.free_weights`).
+
     Raises:
       ValueError: input that cannot be used; the message names the argument.
     """
@@ -90,10 +93,7 @@ def prepare(
     solver = inputs.check_solver(solver, data.X.dtype)
     center = scale = None
     if standardize:
-        raw = np.asarray(data.X)
-        center, scale = inputs.standardisation(raw, weights)
-        scaled = ((raw - center) / scale).astype(raw.dtype)
-        data = data._replace(X=scaled)
+        data, center, scale = _standardised(data, weights)
     if validation is not None:
         _check_stops(solver)
         given = problem, validation, data, center, scale
@@ -104,10 +104,13 @@ def prepare(
         one_of("init", init, ("dense",))
         init = None
     asked = init, key, seeds, solver.reduces, solver.reduces and few_rows
+    ground = find_ground(problem, data, weights, *asked)
+    if isinstance(wanted, int) or wanted[0] > 0:
+        notices.free_weights(problem, jax.tree.map(lambda a: a[0], ground.own))
     return Task(
         problem=problem,
         solver=solver,
-        ground=find_ground(problem, data, weights, *asked),
+        ground=ground,
         key=key,
         seeds=seeds,
         wanted=wanted,
@@ -120,6 +123,12 @@ def prepare(
         feature_names=tuple(map(str, X.columns)) if hasattr(X, "columns") else None,
         dense=dense,
     )
+
+
+def _standardised(data: Data, weights: np.ndarray) -> tuple[Data, Any, Any]:
+    raw = np.asarray(data.X)
+    center, scale = inputs.standardisation(raw, weights)
+    return data._replace(X=((raw - center) / scale).astype(raw.dtype)), center, scale
 
 
 def _check_stops(solver: Method) -> None:

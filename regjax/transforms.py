@@ -199,7 +199,7 @@ def proximal_adam(
     schedule = _schedule(learning_rate)
     adam = optax.scale_by_adam(b1=b1, b2=b2, eps=eps, nesterov=nesterov)
 
-    def roots(state):
+    def roots(state: Any) -> Any:
         correction = 1 - b2**state.count
         return jax.tree.map(lambda nu: jnp.sqrt(nu / correction) + eps, state.nu)
 
@@ -227,6 +227,7 @@ def _pooled(
 
     def update(updates, state, params=None):
         updates, own = adam.update(updates, state, params)
+        own: Any = own
         pooled = own._replace(nu=pool(own.nu))
         updates = jax.tree.map(
             lambda u, a, b: u * (a / b), updates, roots(own), roots(pooled)

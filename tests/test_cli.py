@@ -113,7 +113,8 @@ def test_an_npz_and_a_list_of_lams(capsys):
 def test_a_skip_and_its_penalty():
     write_csv()
     argv = ["path", "--data", "flowers.csv:kind", "--lams", "0.1,0.01", *QUICK]
-    argv += ["--skip", "--penalty", "hierarchical", "--M", "3", "--out", "here"]
+    argv += ["--skip", "--penalty", "hierarchical", "--M", "3", "--ridge", "0.001"]
+    argv += ["--out", "here"]
     assert cli.main(argv) == 0
     problem = rj.load("here/path.npz").problem
     assert problem.penalty.config[1]["M"] == 3 and problem.model.config[1]["skip"]

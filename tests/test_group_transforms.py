@@ -40,6 +40,7 @@ PENALTIES = {
         rj.penalties.group(factors=np.linspace(0, 2, P)),
         (ROWS, np.linspace(0, 2, P)),
     ),
+    "sparse groups": (rj.penalties.sparse_group(0.5), (ROWS, np.ones(P), 0.5)),
 }
 GROUP = PENALTIES["rows"][0]
 
@@ -77,13 +78,13 @@ def squared_loss(params):
     return 0.5 * jnp.mean(jnp.sum((eta - Y) ** 2, axis=1))
 
 
-def steps(optimizer):
+def steps(optimizer, loss=squared_loss, start=None):
     """Full-batch training by hand: no part of the library but the optimiser."""
-    start = {"w": jnp.zeros((P, K)), "b": jnp.zeros(K)}
+    start = start or {"w": jnp.zeros((P, K)), "b": jnp.zeros(K)}
 
     def step(_, carry):
         params, state = carry
-        updates, state = optimizer.update(jax.grad(squared_loss)(params), state, params)
+        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
         return optax.apply_updates(params, updates), state
 
     params, _ = jax.lax.fori_loop(0, STEPS, step, (start, optimizer.init(start)))
@@ -314,14 +315,8 @@ def test_a_hierarchy_ends_where_it_is_stationary(optimiser, x64):
         return 0.5 * jnp.mean(jnp.sum((eta - Y) ** 2, axis=1))
 
     make, rate = OPTIMISERS[optimiser]
-    optimizer = make(optax.cosine_decay_schedule(rate, STEPS), omega, lam)
-
-    def step(_, carry):
-        params, state = carry
-        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
-        return optax.apply_updates(params, updates), state
-
-    params, _ = jax.lax.fori_loop(0, STEPS, step, (start, optimizer.init(start)))
+    rate = optax.cosine_decay_schedule(rate, STEPS)
+    params = steps(make(rate, omega, lam), loss, start)
     moved = jax.tree.map(lambda w, g: w - 0.1 * g, params, jax.grad(loss)(params))
     chex.assert_trees_all_close(omega.prox(moved, lam, 0.1), params, atol=1e-9)
     rows = np.concatenate([params["skip"], params["w"]], axis=1) != 0

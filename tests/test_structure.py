@@ -20,6 +20,7 @@ FLOORS = [
         "transforms",
         "inputs",
         "model_checks",
+        "notices",
         "compress",
     ],
     [

@@ -1,0 +1,50 @@
+"""Warnings, each of which points at the line of the caller."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import jax
+
+from regjax import objective, trees
+from regjax.types import Params, Problem
+
+
+def warn(message: str) -> None:
+    """A UserWarning at the first frame outside the package."""
+    level, frame = 1, sys._getframe(0)
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("regjax."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
+
+
+def free_weights(problem: Problem, params: Params) -> None:
+    r"""Warn where weights of a network are free of the penalty and of ridge.
+
+    One layer penalised is no equation: `W / c, V * c` keeps the function of a relu
+    network and sends `lam * Omega(W)` to 0, so that F has no minimiser. (Of other
+    activations where they are nearly linear, near 0.) A linear skip may be free: no
+    other layer follows it.
+
+    Args:
+      problem: with a penalty that is felt (lam > 0).
+      params: of its model.
+    """
+    if problem.model.affine or problem.ridge > 0:
+        return
+    paths = trees.key_paths(params)
+    weights = jax.tree.leaves(trees.select(params))
+    penalised = jax.tree.leaves(objective.penalised(problem, params))
+    free = [
+        path
+        for path, weight, on in zip(paths, weights, penalised, strict=True)
+        if weight and not on and path.split("/")[-1] != "skip"
+    ]
+    if free:
+        warn(
+            f"penalty: it leaves {', '.join(free)} free, and ridge is 0: while these "
+            "weights grow, the penalised ones shrink (W / c, V * c), the penalty goes "
+            "to 0 and the model stays, so there is no minimum, and what lam selects "
+            "depends on how long one trains; give Problem(..., ridge=1e-3)"
+        )
