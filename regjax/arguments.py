@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from regjax import datasets, losses, models, penalties
 from regjax.measures import MEASURES
+from regjax.notices import RIDGE
 
 
 class Parser(argparse.ArgumentParser):
@@ -103,7 +104,12 @@ def _add_problem(parser: argparse.ArgumentParser) -> None:
     add("--gamma", type=float, help="of mcp, above 1; default 3")
     add("--a", type=float, help="of scad, above 2; default 3.7")
     add("--M", type=float, help="of hierarchical, which needs --skip; default 10")
-    add("--ridge", type=float, default=0.0, help="fixed ridge on all weights")
+    add(
+        "--ridge",
+        type=float,
+        help="fixed ridge on all weights; default: 0, but "
+        f"{RIDGE:g} where a penalty leaves weights of a network free",
+    )
     add("--lams", default="100", help="a count, a list 0.1,0.01 or max:min:count")
     add("--optimizer", help="adam or sgd, by minibatches; default: by the model")
     add("--learning-rate", type=float, help="at the start; default: the optimizer's")

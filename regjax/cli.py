@@ -88,7 +88,7 @@ def _problem(
     penalty = parse.penalty(args)
     sizes = [data.X.shape[1], *parse.hidden(args.hidden), outputs]
     model = models.mlp(sizes, args.activation, skip=args.skip)
-    return Problem(model, loss, penalty, args.ridge), sizes
+    return parse.with_ridge(Problem(model, loss, penalty), args.ridge), sizes
 
 
 def _cv(args: argparse.Namespace) -> int:

@@ -19,8 +19,11 @@ def warn(message: str) -> None:
     warnings.warn(message, stacklevel=level)
 
 
-def free_weights(problem: Problem, params: Params) -> None:
-    r"""Warn where weights of a network are free of the penalty and of ridge.
+RIDGE = 1e-2  # what settled such problems when it was measured: scripts/bench/NOTES.md
+
+
+def free_weights(problem: Problem, params: Params) -> list[str]:
+    r"""Key paths of a network's weights that neither penalty nor ridge holds.
 
     One layer penalised is no equation: `W / c, V * c` keeps the function of a relu
     network and sends `lam * Omega(W)` to 0, so that F has no minimiser. (Of other
@@ -32,19 +35,23 @@ def free_weights(problem: Problem, params: Params) -> None:
       params: of its model.
     """
     if problem.model.affine or problem.ridge > 0:
-        return
+        return []
     paths = trees.key_paths(params)
     weights = jax.tree.leaves(trees.select(params))
     penalised = jax.tree.leaves(objective.penalised(problem, params))
-    free = [
+    return [
         path
         for path, weight, on in zip(paths, weights, penalised, strict=True)
         if weight and not on and path.split("/")[-1] != "skip"
     ]
-    if free:
+
+
+def warn_of_free_weights(problem: Problem, params: Params) -> None:
+    """Warn where there are `free_weights`; arguments as of it."""
+    if free := free_weights(problem, params):
         warn(
             f"penalty: it leaves {', '.join(free)} free, and ridge is 0: while these "
             "weights grow, the penalised ones shrink (W / c, V * c), the penalty goes "
             "to 0 and the model stays, so there is no minimum, and what lam selects "
-            "depends on how long one trains; give Problem(..., ridge=1e-3)"
+            f"depends on how long one trains; give Problem(..., ridge={RIDGE:g})"
         )

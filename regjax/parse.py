@@ -6,11 +6,12 @@ import inspect
 import pathlib
 from typing import Any
 
+import jax
 import numpy as np
 
-from regjax import datasets, losses, penalties, solvers
+from regjax import datasets, losses, notices, penalties, solvers
 from regjax.names import one_of
-from regjax.types import Loss, Penalty
+from regjax.types import Loss, Penalty, Problem
 
 
 def data(text: str) -> tuple[datasets.Dataset, str]:
@@ -84,6 +85,14 @@ def penalty(args: Any) -> Penalty:
             raise ValueError(f"{option}: only for {fitting}; the penalty is {name}")
     given = {option: value for option, value in given.items() if value is not None}
     return penalties.REGISTRY[name](**given)
+
+
+def with_ridge(problem: Problem, ridge: float | None) -> Problem:
+    """The problem with its ridge; None: what a network needs, see `notices.RIDGE`."""
+    if ridge is None:
+        free = notices.free_weights(problem, problem.model.init(jax.random.key(0)))
+        ridge = notices.RIDGE if free else 0.0
+    return problem._replace(ridge=ridge)
 
 
 def hidden(text: str) -> list[int]:

@@ -103,7 +103,8 @@ def fit_path(
         lam; and a certified linear model of 512 inputs or more is solved by working
         sets (`regjax.screening`).
       direction: of every chain: "sparse_to_dense", from the largest lam, or
-        "dense_to_sparse" (never by working sets).
+        "dense_to_sparse" (never by working sets). A network's chain that starts
+        empty stays empty: no gradient leads out of all zeros.
       seeds: how many starting points per lam. Seed s starts from
         `model.init(fold_in(key, s))` (a convex problem from its null model); all
         lams of a seed share that start and all lanes share their batches. So with

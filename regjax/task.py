@@ -106,7 +106,7 @@ def prepare(
     asked = init, key, seeds, solver.reduces, solver.reduces and few_rows
     ground = find_ground(problem, data, weights, *asked)
     if isinstance(wanted, int) or wanted[0] > 0:
-        notices.free_weights(problem, jax.tree.map(lambda a: a[0], ground.own))
+        notices.warn_of_free_weights(problem, jax.tree.map(lambda a: a[0], ground.own))
     return Task(
         problem=problem,
         solver=solver,

@@ -39,7 +39,7 @@ def test_a_layer_that_nothing_holds_warns_once_at_the_callers_line():
     assert [w.category for w in found] == [UserWarning]
     assert found[0].filename == __file__
     message = str(found[0].message)
-    assert "1/w, 2/w free" in message and "Problem(..., ridge=1e-3)" in message
+    assert "1/w, 2/w free" in message and "Problem(..., ridge=0.01)" in message
 
 
 def own():
@@ -77,7 +77,9 @@ HELD = {
 
 
 def looked_at(problem):
-    return caught(notices.free_weights, problem, problem.model.init(jax.random.key(0)))
+    return caught(
+        notices.warn_of_free_weights, problem, problem.model.init(jax.random.key(0))
+    )
 
 
 @pytest.mark.parametrize("name", WARNS)

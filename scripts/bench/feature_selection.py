@@ -36,7 +36,7 @@ import numpy as np
 import regjax as rj
 
 PILOT = 3e-3  # lam of the pilot fit
-LAMS, POLISH = 48, 10
+LAMS, POLISH = 32, 10
 OURS = [{"ridge": r, "power": a} for r in (1e-2, 1e-3) for a in (0.0, 1.0)]
 THEIRS = [{"M": 10.0}, {"M": 100.0}]
 
