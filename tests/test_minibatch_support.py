@@ -82,7 +82,7 @@ def test_with_polish_the_support_is_exact(design, penalty, optimiser):
 def test_without_polish_the_support_is_wrong(design, penalty, optimiser):
     """A zero moves whenever the noisy gradient exceeds lam."""
     w, _ = truth(design, penalty)
-    fit = fitted(design, penalty, OPTIMISERS[optimiser], polish=0)
+    fit = fitted(design, penalty, OPTIMISERS[optimiser], polish=0, epochs=30)
     assert np.any(support(fit) != (w != 0))
     assert fit.status == rj.Status.max_iter
 
