@@ -111,6 +111,7 @@ def relax(
         scale=path.scale,
         feature_names=path.feature_names,
         class_names=path.class_names,
+        chosen=path.chosen,
         settings=path.settings,
     )
 

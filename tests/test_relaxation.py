@@ -137,3 +137,15 @@ def test_a_path_of_another_model_is_refused(network):
     other = problem._replace(model=rj.models.mlp([5, 4, 2]))
     with pytest.raises(ValueError, match="path: is of another model: init"):
         rj.relax(other, path, X, y)
+
+
+def test_a_path_from_a_file_is_refitted_and_keeps_the_choice_of_lam(tmp_path):
+    X, y = data()
+    X = X.astype(np.float32)
+    path = rj.cross_validate(lasso(), X, y.astype(np.float32), 4, 6).path
+    path.save(tmp_path / "path.npz")
+    loaded = rj.load(tmp_path / "path.npz")
+    relaxed = rj.relax(lasso(), loaded, X, y.astype(np.float32))
+    assert relaxed.chosen == path.chosen
+    at = relaxed.predict(X, lam="1se")
+    np.testing.assert_array_equal(at, relaxed.predict(X, lam=path.chosen["1se"]))
