@@ -87,7 +87,7 @@ def relax(
     left = 0.0 if blends else gamma
     task = prepare(
         problem,
-        X if path.center is None else (X - path.center) / path.scale,
+        X if path.center is None else _scaled_as(path, X),
         y,
         left * path.lams,  # 0: what no penalty shrinks does not run away
         solver=solver,
@@ -114,6 +114,12 @@ def relax(
         chosen=path.chosen,
         settings=path.settings,
     )
+
+
+def _scaled_as(path: Path, X: np.ndarray) -> np.ndarray:
+    """As the path standardised it, in the dtype that X has if it is a float."""
+    scaled = (X - path.center) / path.scale
+    return scaled.astype(X.dtype) if X.dtype.kind == "f" else scaled
 
 
 def _starts(task: Task, path: Path) -> Params:

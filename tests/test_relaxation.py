@@ -149,3 +149,10 @@ def test_a_path_from_a_file_is_refitted_and_keeps_the_choice_of_lam(tmp_path):
     assert relaxed.chosen == path.chosen
     at = relaxed.predict(X, lam="1se")
     np.testing.assert_array_equal(at, relaxed.predict(X, lam=path.chosen["1se"]))
+
+
+def test_a_standardised_path_of_float32_is_refitted_without_a_warning():
+    X, y = (a.astype(np.float32) for a in data())
+    path = rj.fit_path(lasso(), X, y, 4, standardize=True)
+    relaxed = rj.relax(lasso(), path, X, y)
+    assert np.all(relaxed.loss <= path.loss + 1e-6)
