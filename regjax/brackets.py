@@ -47,7 +47,7 @@ def bracketed(
       ValueError: no lam empties the model.
     """
     lams, sizes = bracket(problem, params, slope, null, sweep)
-    if problem.penalty.pool is None:
+    if problem.penalty.pool is None or len(lams) == 1:  # all of the sweep is empty
         return grids.geometric(lams[0], ratio, count)
     for _ in range(REFINED):
         between = spread(lams, sizes, COARSE + 2)[1:-1]

@@ -188,3 +188,17 @@ def test_three_times_the_training_selects_nearly_the_same_inputs(activation):
     )
     assert np.all(np.abs(short - long) <= 0.05 * 64)
     assert short[0] < 30 and short[-1] > 40
+
+
+def test_a_model_that_is_empty_at_every_coarse_lam_has_a_geometric_grid():
+    """Nothing tells its sizes apart; the grid goes on below what was tried."""
+
+    def sweep(lams, seeds):
+        zero = np.zeros(len(lams))
+        info = rj.types.Info(*[zero] * 9)
+        return None, info._replace(status=zero.astype(int), n_nonzero=zero.astype(int))
+
+    problem = selecting()
+    params = jax.device_get(problem.model.init(jax.random.key(0)))
+    grid = brackets.bracketed(problem, params, 1.0, 1.0, sweep, 1e-2, 5)
+    np.testing.assert_allclose(grid, np.geomspace(1e-3, 1e-5, 5))
