@@ -24,7 +24,7 @@ from regjax.types import Aid, Array, Data, Model, Params, Problem
 POWER_STEPS = 8
 PROBES = 32  # random rows for the column sizes of a model without known layout
 HUGE = 1e12
-LEAST_TURNED = 512  # columns
+MOST_TURNED = 128  # columns
 BLOCK = 2**19  # numbers in a block of rows
 MOST_RESPONSES = 5 * 10**7  # numbers in the responses of the free coordinates
 
@@ -59,20 +59,17 @@ def mean_squares(X: np.ndarray, shares: np.ndarray) -> np.ndarray:
     return total
 
 
-def turned(problem: Problem, X: np.ndarray) -> np.ndarray | None:
+def turned(problem: Problem, data: Data) -> np.ndarray | None:
     """X' [p, n] row by row; None where it is of no use.
 
-    XLA for CPU packs X anew for every `X' slopes` of a few columns: 2 to 20 times the
-    time of a product along rows. With few columns in X, `(slopes' X)'` does as well
+    With it eta has its rows last in memory, beside y, and steps with few columns and
+    one output take a third of the time on a CPU; with more of them none is won
     (scripts/bench/NOTES.md).
     """
-    wide = X[0].size >= LEAST_TURNED
-    if not (wide and is_linear(problem.model) and jax.default_backend() == "cpu"):
+    narrow = data.X[0].size <= MOST_TURNED and data.y.shape[1] == 1
+    if not (narrow and is_linear(problem.model) and jax.default_backend() == "cpu"):
         return None
-    XT = np.empty(X.shape[::-1], X.dtype)
-    for rows in blocks(X):
-        XT[:, rows] = X[rows].T
-    return XT
+    return np.ascontiguousarray(np.asarray(data.X).T)
 
 
 def move_intercept(params: Params, mean: np.ndarray, sign: float) -> Params:

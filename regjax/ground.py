@@ -139,8 +139,9 @@ def _conditioned(
     X = np.asarray(data.X)
     if mean is not None:
         X = conditioning.without_residue(X, weights, mean)
-    XT = conditioning.turned(problem, X) if convex else None
-    return jax.device_put(data._replace(X=X, XT=XT)), weights
+    data = data._replace(X=X)
+    XT = conditioning.turned(problem, data) if convex else None
+    return jax.device_put(data._replace(XT=XT)), weights
 
 
 def _within_bounds(

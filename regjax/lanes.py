@@ -39,6 +39,7 @@ from regjax.types import (
 
 CHUNK_SECONDS = 0.5  # between two looks at the progress bar and at Ctrl-C
 MOST_GROWTH = 8.0
+QUICK = 2**22  # products of a number of X and a weight in all slots
 HOST_SLOTS, DEVICE_SLOTS = 16, 1024
 HOST_BYTES = 2**29
 LEAST_ROOM = 128
@@ -310,15 +311,14 @@ def run(
     parts = [chains[worker :: len(crew)] for worker in range(len(crew))]
     room = 2 ** int(np.ceil(np.log2(max(count, room, LEAST_ROOM))))
     numbers, program = trees.partition((method.build, problem, data))
+    begin = _first_rounds(data, starts, slots)
     tally = workers.Tally(on_progress, len(crew), count, "lams")
 
     def work(worker: int, device: Any, stop: Callable[[], bool]):
         queue, order = queue_of(lanes, starts, parts[worker], room)
-        given = (numbers, queue, key)
-        if device is not None:
-            given = jax.device_put(given, device)
+        given = jax.device_put((numbers, queue, key), device)
         tell = functools.partial(tally.tell, worker)
-        size = (slots, len(order), method.rounds)
+        size = (slots, len(order), method.rounds, begin)
         found = _run_worker(program, given, size, tell, stop)
         return order, jax.tree.map(lambda a: a[: len(order)], found)
 
@@ -330,9 +330,8 @@ def run(
 
 def _run_worker(program, given, size, tell, stop) -> Any:
     """All of a queue, in chunks; what there is when stopped."""
-    (numbers, queue, key), (slots, count, wave) = given, size
+    (numbers, queue, key), (slots, count, wave, rounds) = given, size
     carry = start(program, numbers, queue, slots)
-    rounds = 1
     while not stop():
         begun = time.perf_counter()
         carry = advance(program, numbers, queue, carry, key, rounds)
@@ -346,6 +345,14 @@ def _run_worker(program, given, size, tell, stop) -> Any:
         faster = min(CHUNK_SECONDS / max(seconds, 1e-6), MOST_GROWTH)
         rounds = max(1, int(rounds * faster))
     return jax.device_get(carry.out)
+
+
+def _first_rounds(data: Data, starts: Params, slots: int) -> int:
+    """Rounds of the first chunk: surely done in a moment."""
+    if data.aid is None:
+        return 1
+    numbers = sum(np.size(a) for a in jax.tree.leaves(starts))
+    return max(1, QUICK // (slots * len(data.X) * max(numbers, 1)))
 
 
 def _share_of_wave(carry: Carry, rounds: int) -> float:

@@ -187,8 +187,25 @@ def _binary_terms(eta: Array, y: Array) -> Array:
 @_binary_terms.defjvp
 def _(primals, tangents):
     (eta, y), (deta, dy) = primals, tangents
-    slope = (1 - y) * jax.nn.sigmoid(eta) - y * jax.nn.sigmoid(-eta)
+    high, low = _sigmoids(eta)
+    slope = (1 - y) * high - y * low
     return _binary_terms(eta, y), slope * deta - eta * dy
+
+
+@jax.custom_jvp
+def _sigmoids(eta: Array) -> tuple[Array, Array]:
+    """Sigmoid of eta and of -eta, by one exponential."""
+    e = jnp.exp(-jnp.abs(eta))
+    large = 1 / (1 + e)
+    small = e * large
+    return jnp.where(eta > 0, large, small), jnp.where(eta > 0, small, large)
+
+
+@_sigmoids.defjvp
+def _(primals, tangents):  # |eta| has no derivative at 0, these have
+    high, low = _sigmoids(*primals)
+    bent = high * low * tangents[0]
+    return (high, low), (bent, -bent)
 
 
 def _log1p(x: Array) -> Array:
@@ -220,7 +237,8 @@ def _binary_fenchel_young(eta: Array, v: Array, y: Array) -> Array:
 
 
 def _binary_hessian(eta: Array, y: Array) -> tuple[Array, Array]:
-    return jax.nn.sigmoid(eta) * jax.nn.sigmoid(-eta), jnp.zeros_like(eta)
+    high, low = _sigmoids(eta)
+    return high * low, jnp.zeros_like(eta)
 
 
 def _binary_saturated(y: Array) -> Array:

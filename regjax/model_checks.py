@@ -11,6 +11,7 @@ import numpy as np
 from jax.tree_util import tree_flatten_with_path
 
 from regjax import trees
+from regjax.models import is_linear
 from regjax.types import Array, Model, Params
 
 # Linen's collection, NNX's type of variable, Haiku's moving averages.
@@ -27,6 +28,8 @@ def outputs(model: Model, X: Array) -> int:
     """
     if model.config is None:
         check_params(model)
+    elif is_linear(model) and X.shape[1:] == (model.config[1]["sizes"][0],):
+        return model.config[1]["sizes"][1]
     X_like = jax.ShapeDtypeStruct(X.shape, np.dtype(np.float32))
     try:
         eta = trees.shape_of(_eta, model, jax.random.key(0), X_like)

@@ -26,15 +26,18 @@ def linear_predictor(model: Model, params: Params, data: Data) -> Array:
 
 def apply(model: Model, params: Params, data: Data) -> Array:
     """Eta without the offset, [n, k]; columns standardised as `data.scaling` says."""
-    if data.scaling is None:
+    if data.scaling is None and data.XT is None:
         return model.apply(params, data.X)
-    center, scale = data.scaling
     if not is_linear(model):
+        center, scale = data.scaling  # pyright: ignore
         return model.apply(params, (data.X - center[None]) / scale[None])
-    layer = params[0]  # scaled itself, so that no lane has an X of its own
-    w = layer["w"] / scale[:, None]
-    eta = data.X @ w - (center @ w)[None, :]
-    return eta + layer["b"][None, :] if "b" in layer else eta
+    w, shift = params[0]["w"], params[0].get("b", 0.0)
+    if data.scaling is not None:  # of w, so that no lane has an X of its own
+        center, scale = data.scaling
+        w = w / scale[:, None]
+        shift = shift - center @ w
+    eta = data.X @ w if data.XT is None else (w.T @ data.XT).T
+    return eta + shift
 
 
 def data_loss(problem: Problem, params: Params, data: Data, shares: Array) -> Array:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regjax import certificates, models, objective, trees, workers
+from regjax import certificates, conditioning, models, objective, trees, workers
 from regjax.free_block import rescaled
 from regjax.penalties.extent import of_inputs
 from regjax.solvers.proximal_gradient import tolerance
@@ -182,15 +182,12 @@ def part_of(problem: Problem, data: Data, inputs: np.ndarray) -> Part:
         free=np.arange(aid.free.size, dtype=np.int32),
         null=aid.null * np.asarray(SHARE, aid.null.dtype),
     )
-    X, XT = trees.jitted(_columns, data.X, data.XT, inputs)
-    return Part(problem, data._replace(X=X, XT=XT, aid=aid), inputs)
+    data = data._replace(X=trees.jitted(_columns, data.X, inputs), aid=aid)
+    return Part(problem, data._replace(XT=conditioning.turned(problem, data)), inputs)
 
 
-def _columns(X: Array, XT: Array | None, inputs: Array) -> tuple[Array, Array | None]:
-    if XT is None:
-        return jnp.take(X, inputs, axis=1), None
-    XT = jnp.take(XT, inputs, axis=0)
-    return XT.T, XT
+def _columns(X: Array, inputs: Array) -> Array:
+    return jnp.take(X, inputs, axis=1)
 
 
 def _of_inputs(lane: Lane, inputs: np.ndarray) -> Lane:

@@ -110,11 +110,6 @@ def _cores() -> int:
 
 
 def _threads_see_our_settings() -> bool:
-    """Whether a new thread has the settings of this one."""
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        return pool.submit(_jax_settings).result() == _jax_settings()
-
-
-def _jax_settings() -> dict[str, Any]:
-    """All of jax's settings as this thread sees them."""
-    return {name: getattr(jax.config, name, None) for name in jax.config.values}
+    """Whether a new thread has the settings of this one: it has the global ones."""
+    everywhere = jax.config.values
+    return all(getattr(jax.config, k, v) == v for k, v in everywhere.items())
