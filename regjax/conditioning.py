@@ -86,20 +86,16 @@ def free_places(problem: Problem, params: Params) -> np.ndarray:
     A coordinate is free if a prox of enormous weight leaves a tiny value where it is,
     on some side of 0: all leaves that are not selected, factors of 0.
     """
-    ones = jax.tree.map(lambda a: np.full_like(a, 1 / HUGE), params)
-    up = trees.jitted(_prox, problem.penalty, ones)
-    down = trees.jitted(_prox, problem.penalty, jax.tree.map(np.negative, ones))
-    free = jax.tree.map(
-        lambda a, b, one: (np.asarray(a) == one) | (np.asarray(b) == -one),
-        up,
-        down,
-        ones,
-    )
-    return np.flatnonzero(ravel_pytree(free)[0])
+    stays = jax.tree.leaves(trees.jitted(_stays, problem.penalty, params))
+    return np.flatnonzero(np.concatenate([np.ravel(leaf) for leaf in stays]))
 
 
-def _prox(penalty: Any, params: Params) -> Params:
-    return penalty.prox(params, HUGE, HUGE)
+def _stays(penalty: Any, params: Params) -> Params:
+    ones = jax.tree.map(lambda a: jnp.full_like(a, 1 / HUGE), params)
+    minus = jax.tree.map(jnp.negative, ones)
+    ends = [penalty.prox(start, HUGE, HUGE) for start in (ones, minus)]
+    equal = [jax.tree.map(jnp.equal, *ab) for ab in zip(ends, (ones, minus), strict=True)]
+    return jax.tree.map(jnp.logical_or, *equal)
 
 
 def aid(

@@ -39,7 +39,7 @@ from regjax.types import (
 
 CHUNK_SECONDS = 0.5  # between two looks at the progress bar and at Ctrl-C
 MOST_GROWTH = 8.0
-QUICK = 2**22  # products of a number of X and a weight in all slots
+QUICK = 2**22  # so many products of a number of X and a weight are no work
 HOST_SLOTS, DEVICE_SLOTS = 16, 1024
 HOST_BYTES = 2**29
 LEAST_ROOM = 128
@@ -307,16 +307,20 @@ def run(
       `running` where a lane has not finished. A second Ctrl-C is not caught.
     """
     count = len(lanes.lam)
-    crew = workers.crew(-(-len(chains) // slots))
+    each = _products(data, starts)
+    # A second thread costs a millisecond.
+    crew = workers.crew(1 if count * each < QUICK else -(-len(chains) // slots))
     parts = [chains[worker :: len(crew)] for worker in range(len(crew))]
     room = 2 ** int(np.ceil(np.log2(max(count, room, LEAST_ROOM))))
     numbers, program = trees.partition((method.build, problem, data))
-    begin = _first_rounds(data, starts, slots)
+    begin = max(1, int(QUICK // (slots * each)))
     tally = workers.Tally(on_progress, len(crew), count, "lams")
 
     def work(worker: int, device: Any, stop: Callable[[], bool]):
         queue, order = queue_of(lanes, starts, parts[worker], room)
-        given = jax.device_put((numbers, queue, key), device)
+        given = (numbers, queue, key)
+        if device is not None:
+            given = jax.device_put(given, device)
         tell = functools.partial(tally.tell, worker)
         size = (slots, len(order), method.rounds, begin)
         found = _run_worker(program, given, size, tell, stop)
@@ -347,12 +351,11 @@ def _run_worker(program, given, size, tell, stop) -> Any:
     return jax.device_get(carry.out)
 
 
-def _first_rounds(data: Data, starts: Params, slots: int) -> int:
-    """Rounds of the first chunk: surely done in a moment."""
+def _products(data: Data, starts: Params) -> float:
+    """Of one lane's forward pass, inf where the model is not affine."""
     if data.aid is None:
-        return 1
-    numbers = sum(np.size(a) for a in jax.tree.leaves(starts))
-    return max(1, QUICK // (slots * len(data.X) * max(numbers, 1)))
+        return np.inf
+    return len(data.X) * max(1, sum(np.size(a) for a in jax.tree.leaves(starts)))
 
 
 def _share_of_wave(carry: Carry, rounds: int) -> float:
