@@ -6,6 +6,7 @@ Rows are read in blocks and never copied as a whole.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from regjax.models import is_linear
 from regjax.types import Data, Problem
 
 LEAST_GAIN = 2  # how many times fewer rows are worth it
+LEVEL = 1e-4  # least eigenvalue of correlations at which float32 is good enough
+LEAST_SIZE = 1e-15  # of a column whose square is no trouble to float32
 
 
 def pay(problem: Problem, data: Data) -> bool:
@@ -46,18 +49,8 @@ def fewer_rows(
     if data.offset is not None:
         y = y - np.asarray(data.offset)
     p, m = X.shape[1], 1 + X.shape[1] + y.shape[1]
-    roots = np.sqrt(weights / weights.sum(dtype=float))[:, None]
-
-    def block(rows: slice) -> np.ndarray:
-        Z = np.empty((len(X[rows]), m))
-        Z[:, :1] = 1
-        np.subtract(X[rows], 0.0 if mean is None else mean, out=Z[:, 1 : p + 1])
-        Z[:, p + 1 :] = y[rows]
-        return np.multiply(Z, roots[rows], out=Z)
-
-    # Moments square the condition number: for float32 only, in float64.
-    triangle = _root_of_moments if X.dtype == np.float32 else _triangle
-    R = triangle((block(rows) for rows in blocks(X)), m)
+    rows = Rows(X, y, weights, np.zeros(p, X.dtype) if mean is None else mean)
+    R = _triangle(rows, m) if X.dtype == np.float64 else _root_of_moments(rows, m)
     reflector = np.full(m, -1 / np.sqrt(m))
     reflector[0] += np.sign(R[0, 0])
     R -= np.outer(reflector, reflector @ R) * (2 / (reflector @ reflector))
@@ -66,26 +59,88 @@ def fewer_rows(
     return Data(few[:, 1 : p + 1], few[:, p + 1 :]), np.ones(m, X.dtype)
 
 
-def _root_of_moments(parts: Iterator[np.ndarray], m: int) -> np.ndarray:
-    moments = np.zeros((m, m))
-    for Z in parts:
-        moments += Z.T @ Z
-    first = moments[0] / np.sqrt(moments[0, 0])
-    rest = moments[1:, 1:] - np.outer(first[1:], first[1:])
-    R = np.zeros_like(moments)
-    R[0] = first
+class Rows(NamedTuple):
+    """What Z is made of: [n, p], [n, k], [n] weights, [p] the mean."""
+
+    X: np.ndarray
+    y: np.ndarray
+    weights: np.ndarray
+    mean: np.ndarray
+
+    def parts(self, dtype: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """`(X - mean, [1, y])` of a block of rows, times the roots of their weights.
+
+        The next block takes the place of the one before.
+        """
+        ones, roots = np.ones((len(self.X), 1)), np.sqrt(self.weights).astype(dtype)
+        side = np.concatenate([ones, self.y], axis=1, dtype=dtype) * roots[:, None]
+        buffer = None
+        for rows in blocks(self.X):
+            columns = self.X[rows]
+            if buffer is None:
+                buffer = np.empty(columns.shape, dtype)
+            columns = np.subtract(columns, self.mean, out=buffer[: len(columns)])
+            if not np.all(roots[rows] == 1):
+                columns *= roots[rows, None]
+            yield columns, side[rows]
+
+
+def _root_of_moments(rows: Rows, m: int) -> np.ndarray:
+    """R of float32 rows; the moments in float64 where float32 might show.
+
+    Moments square the condition number. An error e in all of them costs the solution
+    `|e w|^2 / level` of the objective at most, if no correlation matrix of the columns
+    and y has an eigenvalue below the level.
+    """
+    moments = _moments(rows, m, np.float32)
+    size = np.sqrt(np.diag(moments))
     try:
-        R[1:, 1:] = np.linalg.cholesky(rest).T
-    except np.linalg.LinAlgError:  # columns that depend on each other
-        size = np.sqrt(np.diag(rest).clip(0))
-        unit = size + (size == 0)
-        values, vectors = np.linalg.eigh(rest / np.outer(unit, unit))
-        R[1:, 1:] = np.sqrt(values.clip(0))[:, None] * vectors.T * size
+        if not np.all((size > LEAST_SIZE) & (size < 1 / LEAST_SIZE)):
+            raise np.linalg.LinAlgError
+        rest = _about_mean(moments)
+        correlations = rest / np.outer(size[1:], size[1:])
+        np.linalg.cholesky(correlations - LEVEL * np.eye(m - 1))
+    except np.linalg.LinAlgError:
+        moments = _moments(rows, m, np.float64)
+        rest = _about_mean(moments)
+    R = np.zeros_like(moments)
+    R[0] = moments[0] / np.sqrt(moments[0, 0])
+    R[1:, 1:] = _root(rest)
     return R
 
 
-def _triangle(parts: Iterator[np.ndarray], m: int) -> np.ndarray:
+def _moments(rows: Rows, m: int, dtype: Any) -> np.ndarray:
+    """`Z' diag(a) Z`: of blocks in `dtype`, their sum in float64."""
+    total = np.zeros((m, m))
+    inner, outer = slice(1, -rows.y.shape[1]), [0, *range(m - rows.y.shape[1], m)]
+    for columns, side in rows.parts(dtype):
+        total[inner, inner] += columns.T @ columns
+        total[outer, inner] += side.T @ columns
+        total[np.ix_(outer, outer)] += side.T @ side
+    total[inner, outer] = total[outer, inner].T
+    return total / rows.weights.sum(dtype=float)
+
+
+def _about_mean(moments: np.ndarray) -> np.ndarray:
+    first = moments[0, 1:]
+    return moments[1:, 1:] - np.outer(first, first) / moments[0, 0]
+
+
+def _root(moments: np.ndarray) -> np.ndarray:
+    """Upper triangular, or any other matrix whose square they are."""
+    try:
+        return np.linalg.cholesky(moments).T
+    except np.linalg.LinAlgError:  # columns that depend on each other
+        size = np.sqrt(np.diag(moments).clip(0))
+        unit = size + (size == 0)
+        values, vectors = np.linalg.eigh(moments / np.outer(unit, unit))
+        return np.sqrt(values.clip(0))[:, None] * vectors.T * size
+
+
+def _triangle(rows: Rows, m: int) -> np.ndarray:
     R = np.zeros((0, m))
-    for Z in parts:
+    for columns, side in rows.parts(np.float64):
+        Z = np.concatenate([side[:, :1], columns, side[:, 1:]], axis=1)
         R = np.linalg.qr(np.concatenate([R, Z]), mode="r")
+    R /= np.sqrt(rows.weights.sum(dtype=float))
     return np.concatenate([R, np.zeros((m - len(R), m))])
