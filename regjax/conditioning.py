@@ -94,7 +94,9 @@ def _stays(penalty: Any, params: Params) -> Params:
     ones = jax.tree.map(lambda a: jnp.full_like(a, 1 / HUGE), params)
     minus = jax.tree.map(jnp.negative, ones)
     ends = [penalty.prox(start, HUGE, HUGE) for start in (ones, minus)]
-    equal = [jax.tree.map(jnp.equal, *ab) for ab in zip(ends, (ones, minus), strict=True)]
+    equal = [
+        jax.tree.map(jnp.equal, *ab) for ab in zip(ends, (ones, minus), strict=True)
+    ]
     return jax.tree.map(jnp.logical_or, *equal)
 
 

@@ -43,7 +43,9 @@ class Moves(NamedTuple):
     def back(self, slopes: Array) -> Array:
         """Slopes [n, k] in the free coordinates, [q]."""
         if self.columns is not None:
-            return (slopes.T @ self.columns).T.reshape(-1)
+            if self.columns.shape[1] == 1:  # a product would depend on the slot
+                return jnp.sum(self.columns * slopes, axis=0)
+            return (self.columns.T @ slopes).reshape(-1)
         return jnp.einsum("qnk,nk->q", self.dense, slopes)
 
     def sizes(self, slopes: Array) -> Array:
@@ -62,8 +64,10 @@ class Moves(NamedTuple):
             return jnp.einsum("qnk,rnk->qr", self.dense, a[None] * bent)
         d, u = loss.hessian(eta, y)  # pyright: ignore
         (n, m), k = self.columns.shape, eta.shape[1]
-        squares = self.columns[:, :, None] * self.columns[:, None, :]
-        blocks = ((a * d).T @ squares.reshape(n, m * m)).T.reshape(m, m, k)
+        if m == 1:  # a product would depend on the slot
+            blocks = jnp.sum(self.columns**2 * (a * d), axis=0)[None, None]
+        else:
+            blocks = jnp.einsum("nj,nl,nc->jlc", self.columns, self.columns, a * d)
         diagonal = jnp.einsum("jlc,ce->jcle", blocks, jnp.eye(k, dtype=eta.dtype))
         spread = (self.columns[:, :, None] * u[:, None, :]).reshape(n, m * k)
         return diagonal.reshape(m * k, m * k) - spread.T @ (a * spread)

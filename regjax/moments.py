@@ -92,7 +92,8 @@ def _root_of_moments(rows: Rows, m: int) -> np.ndarray:
     `|e w|^2 / level` of the objective at most, if no correlation matrix of the columns
     and y has an eigenvalue below the level.
     """
-    moments = _moments(rows, m, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # looked for below
+        moments = _moments(rows, m, np.float32)
     size = np.sqrt(np.diag(moments))
     try:
         if not np.all((size > LEAST_SIZE) & (size < 1 / LEAST_SIZE)):

@@ -31,13 +31,14 @@ def apply(model: Model, params: Params, data: Data) -> Array:
     if not is_linear(model):
         center, scale = data.scaling  # pyright: ignore
         return model.apply(params, (data.X - center[None]) / scale[None])
-    w, shift = params[0]["w"], params[0].get("b", 0.0)
+    w = params[0]["w"]
+    shift = params[0].get("b", jnp.zeros(w.shape[1], w.dtype))
     if data.scaling is not None:  # of w, so that no lane has an X of its own
         center, scale = data.scaling
         w = w / scale[:, None]
         shift = shift - center @ w
     eta = data.X @ w if data.XT is None else (w.T @ data.XT).T
-    return eta + shift
+    return eta + shift[None]
 
 
 def data_loss(problem: Problem, params: Params, data: Data, shares: Array) -> Array:

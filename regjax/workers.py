@@ -23,7 +23,7 @@ def crew(most: int) -> list[Any]:
     devices = jax.local_devices()
     if len(devices) > 1 and getattr(jax.config, "jax_default_device", None) is None:
         found: list[Any] = list(devices)
-    elif devices[0].platform == "cpu" and _threads_see_our_settings():
+    elif most > 1 and devices[0].platform == "cpu" and _threads_see_our_settings():
         found = [None] * _cores()
     else:
         found = [None]
@@ -110,6 +110,11 @@ def _cores() -> int:
 
 
 def _threads_see_our_settings() -> bool:
-    """Whether a new thread has the settings of this one: it has the global ones."""
-    everywhere = jax.config.values
-    return all(getattr(jax.config, k, v) == v for k, v in everywhere.items())
+    """Whether a new thread has the settings of this one."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        return pool.submit(_jax_settings).result() == _jax_settings()
+
+
+def _jax_settings() -> dict[str, Any]:
+    """All of jax's settings as this thread sees them."""
+    return {name: getattr(jax.config, name, None) for name in jax.config.values}

@@ -7,6 +7,7 @@ import pytest
 from sklearn import datasets
 
 import regjax as rj
+from regjax import conditioning
 
 LOSSES = {
     "diabetes": rj.losses.half_squared_error(),
@@ -139,3 +140,22 @@ def test_a_saturated_fit_is_proved_in_float64_as_in_float32(x64):
     for i in (7, 9):
         found = rj.certify(this, X, data.y, lams[i], path[i].params)
         np.testing.assert_allclose(found, path.gap[i], rtol=0.02)
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_x_turned_changes_no_path(x64, monkeypatch, standardize):
+    """Narrow models of one output take eta from X' (`conditioning.turned`)."""
+    X, y, _ = load("breast_cancer")
+    one = problem("breast_cancer", rj.penalties.l1(), X.shape[1], 1)
+    folds = np.arange(len(y)) % 3
+    found = []
+    for most in (128, 0):
+        monkeypatch.setattr(conditioning, "MOST_TURNED", most)
+        path = rj.fit_path(one, X, y, 12, standardize=standardize)
+        cv = rj.cross_validate(
+            one, X, y, folds=folds, lams=path.lams, standardize=standardize
+        )
+        found.append((path.objective, path.params, cv.mean))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *found
+    )

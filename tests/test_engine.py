@@ -35,6 +35,12 @@ def case(request):
     return CASES[request.param]
 
 
+@pytest.fixture(autouse=True)
+def no_work_is_small(monkeypatch):
+    """So that small tests have several workers and chunks as well."""
+    monkeypatch.setattr(lanes, "QUICK", 0)
+
+
 def solve(case=CASES["barrier"], lams=LAMS, **more):
     problem, solver = case
     return rj.fit_path(problem, X, y, lams, solver=solver, **more)
@@ -64,11 +70,48 @@ def test_the_number_of_workers_changes_nothing(monkeypatch, case):
     same(*paths)
 
 
+def test_small_work_stays_in_one_thread_and_changes_nothing(monkeypatch):
+    """Two chunks at most, whatever the number of cores; a network's is never small."""
+    monkeypatch.setattr(workers, "_cores", lambda: 2)
+    spread = solve(CASES["at once"], chains=9)
+    monkeypatch.setattr(lanes, "QUICK", 2**22)
+    rounds, own = [], lanes.advance
+    monkeypatch.setattr(
+        lanes, "advance", lambda *given: rounds.append(given[-1]) or own(*given)
+    )
+    monkeypatch.setattr(workers, "work", lambda task, crew: [task(0, *crew, bool)])
+    same(solve(CASES["at once"], chains=9), spread)
+    assert len(rounds) <= 2 and rounds[0] > 100
+    monkeypatch.undo()
+    monkeypatch.setattr(lanes, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(workers, "_cores", lambda: 1)
+    del rounds[:]
+    monkeypatch.setattr(
+        lanes, "advance", lambda *given: rounds.append(given[-1]) or own(*given)
+    )
+    solve(CASES["network"])
+    assert rounds[0] == 1
+
+
 def test_slots_of_any_number_give_the_same_path(monkeypatch, case):
     wide = solve(case)
     monkeypatch.setattr(lanes, "HOST_SLOTS", 2)
     narrow = solve(case)
     np.testing.assert_allclose(narrow.objective, wide.objective, rtol=1e-4)
+
+
+@pytest.mark.parametrize("p", [4, 100])
+def test_one_output_from_x_turned_does_not_depend_on_the_slot(p):
+    """Bitwise: other lams beside it move a lam to other slots."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((300, p)).astype(np.float32)
+    y = (X[:, 0] + rng.standard_normal(300) > 0).astype(int)
+    loss = rj.losses.sigmoid_binary_cross_entropy()
+    problem = rj.Problem(rj.models.linear(p), loss, rj.penalties.l1())
+    whole = rj.fit_path(problem, X, y, LAMS, chains=9)
+    for which in (slice(2, 9), slice(1, 6), slice(0, 8, 3)):
+        count = len(LAMS[which])
+        same(rj.fit_path(problem, X, y, LAMS[which], chains=count), whole.take(which))
 
 
 def ready(case, count=9):
@@ -181,6 +224,7 @@ DEVICES = """
 import sys, numpy as np, jax
 sys.path[:0] = {paths!r}
 import tests.test_engine as t
+t.lanes.QUICK = 0
 found = [t.solve(case, t.LAMS, chains=9) for case in (t.CASES["at once"],)]
 assert len(jax.devices()) == {count}
 np.savez({out!r}, *[np.asarray(a) for a in jax.tree.leaves([f.params for f in found])])

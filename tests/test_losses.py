@@ -406,6 +406,20 @@ def test_fenchel_young_is_accurate_where_the_naive_sum_cancels(name):
     assert error < 0.2 * careless
 
 
+def test_the_binary_loss_bends_at_zero_as_well(x64):
+    """One exponential of |eta| serves both sides, and |eta| has a corner at 0."""
+    loss = rj.losses.sigmoid_binary_cross_entropy()
+
+    def one(eta, y):
+        return loss.value(eta[None, None], y[None, None])[0]
+
+    eta = jnp.array([-800.0, -1e-9, -0.0, 0.0, 1e-9, 800.0])
+    slope = jax.vmap(jax.grad(one), (0, None))(eta, jnp.array(1.0))
+    np.testing.assert_allclose(slope, jax.nn.sigmoid(eta) - 1, atol=1e-15)
+    bend = jax.vmap(jax.hessian(one), (0, None))(eta, jnp.array(1.0))
+    np.testing.assert_allclose(bend, [0, 0.25, 0.25, 0.25, 0.25, 0], atol=1e-15)
+
+
 @every_loss
 def test_the_hessian_is_jaxs_own(name, x64):
     """diag(d) - u u' is the second derivative of each row's value."""

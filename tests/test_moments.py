@@ -80,3 +80,56 @@ def test_only_squared_error_of_a_linear_model_has_fewer_rows():
     assert not moments.pay(rj.Problem(linear, rj.losses.poisson_nll(), penalty), data)
     few = data._replace(X=np.zeros((15, 7)))
     assert not moments.pay(rj.Problem(linear, squared, penalty), few)
+
+
+def products_in(monkeypatch):
+    """The dtypes in which moments are taken from now on."""
+    seen, own = [], moments._moments
+    monkeypatch.setattr(
+        moments, "_moments", lambda rows, m, d: seen.append(d) or own(rows, m, d)
+    )
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("distance", "noise", "scale", "wide"),
+    [
+        (1.0, 0.3, 1.0, False),
+        (1.0, 0.3, 1e12, False),
+        (1e-3, 0.3, 1.0, True),
+        (1.0, 1e-3, 1.0, True),
+        (1.0, 0.3, 1e18, True),
+        (1.0, 0.3, 1e-18, True),
+    ],
+)
+def test_float32_moments_only_where_they_do_not_show(
+    monkeypatch, distance, noise, scale, wide
+):
+    """Near copies of a column, hardly any noise, squares out of range: float64."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((2000, 12)) + 3
+    X[:, 1] = X[:, 0] + distance * rng.standard_normal(2000)
+    y = X @ rng.standard_normal(12) + noise * rng.standard_normal(2000)
+    X = X.astype(np.float32)
+    X[:, 5] *= np.float32(scale)
+    seen = products_in(monkeypatch)
+    mean = X.mean(0, dtype=float).astype(np.float32)
+    data = Data(X, y[:, None].astype(np.float32))
+    few, _ = moments.fewer_rows(data, np.ones(2000, np.float32), mean)
+    assert seen == [np.float32, np.float64][: 1 + wide]
+    assert np.all(np.isfinite(few.X))
+
+
+def test_a_path_by_float32_moments_is_proved_on_all_rows(x64, monkeypatch):
+    """The gaps that the few rows give are those of the many, in float64."""
+    rng = np.random.default_rng(0)
+    X = (rng.standard_normal((3000, 30)) @ rng.standard_normal((30, 30))).astype("f4")
+    y = X[:, 0] / 3 + rng.standard_normal(3000).astype("f4")
+    seen = products_in(monkeypatch)
+    model = rj.models.linear(30)
+    problem = rj.Problem(model, rj.losses.half_squared_error(), rj.penalties.l1())
+    path = rj.fit_path(problem, X, y, 30)
+    assert seen == [np.float32] and path.gap.dtype == np.float32
+    for i in range(0, 30, 5):
+        given = problem, X.astype(float), y.astype(float), path.lams[i], path[i].params
+        assert rj.certify(*given) <= 1.1e-5 * path.null_loss
