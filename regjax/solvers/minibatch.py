@@ -288,7 +288,7 @@ def _update(setting: Setting, lane: Lane, carry: Any, chosen: Array | None) -> A
     seen = data
     if chosen is not None:
         offset = None if data.offset is None else data.offset[chosen]
-        seen = data._replace(X=data.X[chosen], y=data.y[chosen], offset=offset)
+        seen = data._replace(X=data.X[chosen], y=data.y[chosen], offset=offset, XT=None)
     s = lane.weights if chosen is None else lane.weights[chosen]
     shares = s * (data.X.shape[0] / (setting.rows * jnp.sum(lane.weights)))
     grad = jax.grad(objective.smooth, argnums=1)(setting.problem, params, seen, shares)

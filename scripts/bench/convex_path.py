@@ -9,6 +9,7 @@ peak memory of a process that does only that path. Ours is float32.
 
     python scripts/bench/convex_path.py                 # needs Rscript and glmnet
     python scripts/bench/convex_path.py --only digits breast_cancer
+    python scripts/bench/convex_path.py --only lasso --peers sklearn celer
 
 A peer that is not installed is left out. It runs on a GPU unchanged.
 """
@@ -260,8 +261,8 @@ def peak(case: Case, gap: float) -> None:
     print(int(status.split("VmHWM:")[1].split()[0]) // 1024)
 
 
-def measure(case: Case) -> None:
-    """All lines of one case."""
+def measure(case: Case, wanted: list[str] | None = None) -> None:
+    """All lines of one case, of all peers or those that are wanted."""
     first = rj.fit_path(case.problem, case.X, case.y, case.lams)
     lams, null = np.asarray(first.lams, float), first.null_loss
     for gap in case.gaps or (glmnet(case, lams, np.inf)[1],):  # pyright: ignore
@@ -282,6 +283,8 @@ def measure(case: Case) -> None:
             flush=True,
         )
         for name, peer in peers().items():
+            if wanted is not None and name not in wanted:
+                continue
             try:
                 found = peer(case, lams, gap)
             except subprocess.TimeoutExpired:
@@ -317,6 +320,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", metavar="WORD", help="of a case's name")
+    parser.add_argument("--peers", nargs="+", metavar="NAME", help="all, without it")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.peak:
@@ -326,7 +330,7 @@ def main() -> None:
     print(f"{device}, jax {jax.__version__}, python {sys.version.split()[0]}")
     print(f"{'case':22} {'gap':>7}  {'':8} {'s':>8} {'ratio':>6} {'measured':>8}")
     for case in cases(lambda name: not args.only or any(w in name for w in args.only)):
-        measure(case)
+        measure(case, args.peers)
     if args.only is None or "lanes" in args.only:
         lanes()
 
