@@ -72,14 +72,12 @@ class Rows(NamedTuple):
 
         The next block takes the place of the one before.
         """
-        ones, roots = np.ones((len(self.X), 1)), np.sqrt(self.weights).astype(dtype)
+        ones, roots = np.ones((len(self.X), 1)), np.sqrt(self.weights, dtype=dtype)
         side = np.concatenate([ones, self.y], axis=1, dtype=dtype) * roots[:, None]
-        buffer = None
+        buffer = np.empty(self.X[next(blocks(self.X))].shape, dtype)
         for rows in blocks(self.X):
-            columns = self.X[rows]
-            if buffer is None:
-                buffer = np.empty(columns.shape, dtype)
-            columns = np.subtract(columns, self.mean, out=buffer[: len(columns)])
+            columns = buffer[: len(self.X[rows])]
+            np.subtract(self.X[rows], self.mean, out=columns)
             if not np.all(roots[rows] == 1):
                 columns *= roots[rows, None]
             yield columns, side[rows]

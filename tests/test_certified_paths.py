@@ -151,6 +151,8 @@ def test_x_turned_changes_no_path(x64, monkeypatch, standardize):
     found = []
     for most in (128, 0):
         monkeypatch.setattr(conditioning, "MOST_TURNED", most)
+        kept = conditioning.turned(one, rj.types.Data(X, y[:, None]))
+        assert (kept is not None) == (most > 0 and jax.default_backend() == "cpu")
         path = rj.fit_path(one, X, y, 12, standardize=standardize)
         cv = rj.cross_validate(
             one, X, y, folds=folds, lams=path.lams, standardize=standardize
