@@ -84,28 +84,34 @@ class Rows(NamedTuple):
 
 
 def _root_of_moments(rows: Rows, m: int) -> np.ndarray:
-    """R of float32 rows; the moments in float64 where float32 might show.
+    """R of float32 rows; the moments in float64 where float32 might show."""
+    with np.errstate(over="ignore", invalid="ignore"):  # looked for in them
+        moments = _moments(rows, m, np.float32)
+    if not _well_conditioned(moments):
+        moments = _moments(rows, m, np.float64)
+    R = np.zeros_like(moments)
+    R[0] = moments[0] / np.sqrt(moments[0, 0])
+    R[1:, 1:] = _root(_about_mean(moments))
+    return R
+
+
+def _well_conditioned(moments: np.ndarray) -> bool:
+    """Whether float32 is good enough for them.
 
     Moments square the condition number. An error e in all of them costs the solution
     `|e w|^2 / level` of the objective at most, if no correlation matrix of the columns
     and y has an eigenvalue below the level.
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # looked for below
-        moments = _moments(rows, m, np.float32)
     size = np.sqrt(np.diag(moments))
+    if not np.all((size > LEAST_SIZE) & (size < 1 / LEAST_SIZE)):
+        return False
+    correlations = _about_mean(moments) / np.outer(size[1:], size[1:])
+    correlations[np.diag_indices_from(correlations)] -= LEVEL
     try:
-        if not np.all((size > LEAST_SIZE) & (size < 1 / LEAST_SIZE)):
-            raise np.linalg.LinAlgError
-        rest = _about_mean(moments)
-        correlations = rest / np.outer(size[1:], size[1:])
-        np.linalg.cholesky(correlations - LEVEL * np.eye(m - 1))
+        np.linalg.cholesky(correlations)
     except np.linalg.LinAlgError:
-        moments = _moments(rows, m, np.float64)
-        rest = _about_mean(moments)
-    R = np.zeros_like(moments)
-    R[0] = moments[0] / np.sqrt(moments[0, 0])
-    R[1:, 1:] = _root(rest)
-    return R
+        return False
+    return True
 
 
 def _moments(rows: Rows, m: int, dtype: Any) -> np.ndarray:
