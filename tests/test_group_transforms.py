@@ -21,8 +21,9 @@ OPTIMISERS = {
     "sgd": (proximal_sgd, 0.2),
     "momentum": (partial(proximal_sgd, momentum=0.9), 0.05),
     "nesterov": (partial(proximal_sgd, momentum=0.9, nesterov=True), 0.05),
-    "adam": (proximal_adam, 0.02),
-    "nadam": (partial(proximal_adam, nesterov=True), 0.02),
+    # eps: see test_transforms
+    "adam": (partial(proximal_adam, eps=2e-3), 0.02),
+    "nadam": (partial(proximal_adam, nesterov=True, eps=2e-3), 0.02),
 }
 ROWS, COLUMNS = np.indices((P, K))
 NUMBERS = np.array([0, 0, 1, 1, 2, 2, 2, 3])
