@@ -190,7 +190,8 @@ def proximal_adam(
       b2: decay of the second moment.
       eps: added to the root of the second moment. Where a gradient vanishes, as an
         intercept's does, a constant rate comes to rest if `rate * curvature / eps` is
-        below `2 (1 + b1) / (1 - b1)`; else let the rate decay.
+        below `2 (1 + b1) / (1 - b1)`, with nesterov that over `1 + 2 b1`; else let the
+        rate decay.
       nesterov: NAdam's first moment.
 
     Returns:

@@ -76,19 +76,20 @@ def test_small_work_stays_in_one_thread_and_changes_nothing(monkeypatch):
     spread = solve(CASES["at once"], chains=9)
     monkeypatch.setattr(lanes, "QUICK", 2**22)
     rounds, own = [], lanes.advance
-    monkeypatch.setattr(
-        lanes, "advance", lambda *given: rounds.append(given[-1]) or own(*given)
-    )
+
+    def counted(*given):
+        rounds.append(given[-1])
+        return own(*given)
+
+    monkeypatch.setattr(lanes, "advance", counted)
     monkeypatch.setattr(workers, "work", lambda task, crew: [task(0, *crew, bool)])
     same(solve(CASES["at once"], chains=9), spread)
     assert len(rounds) <= 2 and rounds[0] > 100
     monkeypatch.undo()
     monkeypatch.setattr(lanes, "CHUNK_SECONDS", 0.0)
     monkeypatch.setattr(workers, "_cores", lambda: 1)
-    del rounds[:]
-    monkeypatch.setattr(
-        lanes, "advance", lambda *given: rounds.append(given[-1]) or own(*given)
-    )
+    monkeypatch.setattr(lanes, "advance", counted)
+    rounds.clear()
     solve(CASES["network"])
     assert rounds[0] == 1
 

@@ -24,7 +24,8 @@ from regjax.transforms import (
 N, P, STEPS, LAM = 60, 8, 3000, 0.15
 
 # The intercept's gradient vanishes. There Adam at a constant rate comes to rest only if
-# rate * curvature / eps, here 10, is below 2 (1 + b1) / (1 - b1) = 38.
+# rate * curvature / eps, here 10, is below 2 (1 + b1) / (1 - b1) = 38; NAdam, below
+# that over 1 + 2 b1, 13.6.
 adam = partial(proximal_adam, eps=2e-3)
 
 # name -> how to make it from (rate, penalty, lam), and a rate that suits the data

@@ -330,7 +330,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", metavar="WORD", help="of a case's name")
-    parser.add_argument("--peers", nargs="+", metavar="NAME", help="all, without it")
+    parser.add_argument("--peers", nargs="+", choices=peers(), help="all, without it")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.peak:
