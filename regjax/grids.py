@@ -22,7 +22,7 @@ from regjax.types import Array, Data, Model, Params, Problem
 
 # glmnet's: at l1_ratio below this, the grid starts where this l1_ratio would.
 SMALLEST_L1_RATIO = 1e-3
-LONGEST_STEP = 100.0
+LONGEST_STEP, HALVINGS = 100.0, 30  # of Newton's method
 
 
 def geometric(largest: float, ratio: float, count: int) -> np.ndarray:
@@ -136,25 +136,28 @@ def newton(fn: Callable[..., Array], start: Any, args: tuple, most: int = 200) -
         # the diagonal bends the way there, not where it ends.
         flat = 1e-6 * np.trace(hessian) / x.size + np.finfo(float).tiny
         direction = np.linalg.solve(hessian + flat * np.eye(x.size), slope)
-        step = _descend(fn, x, args, found, direction)
-        if step is None:
-            # Where the loss is saturated the Hessian is 0, the direction without bound.
-            length = max(float(np.max(np.abs(direction))), LONGEST_STEP)
-            step = _descend(fn, x, args, found, direction * (LONGEST_STEP / length))
-        if step is None:
-            return x
         # Half of this is left to gain; the step after this one gains its square.
         settled = 0 <= slope @ direction <= np.finfo(x.dtype).eps * abs(found[0])
+        step = _descend(fn, x, args, found, direction, 1 if settled else HALVINGS)
+        if step is None and not settled:
+            # Where the loss is saturated the Hessian is 0, the direction without bound.
+            length = max(float(np.max(np.abs(direction))), LONGEST_STEP)
+            far = direction * (LONGEST_STEP / length)
+            step = _descend(fn, x, args, found, far, HALVINGS)
+        if step is None:
+            return x
         x, found = step
         if settled:
             return x
     return x
 
 
-def _descend(fn: Callable, x: Any, args: tuple, found: list, direction: Any) -> Any:
-    """The longest of 30 halved steps that goes down, and what is found there."""
+def _descend(
+    fn: Callable, x: Any, args: tuple, found: list, direction: Any, most: int
+) -> Any:
+    """The longest of `most` halved steps that goes down, and what is found there."""
     value, slope, _ = found
-    for halvings in range(30):
+    for halvings in range(most):
         with np.errstate(over="ignore"):  # an inf is no descent
             new = (x - 0.5**halvings * direction).astype(x.dtype)
         there = _derivatives_at(fn, new, args)

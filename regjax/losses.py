@@ -99,6 +99,11 @@ def poisson_nll() -> Loss:
     )
 
 
+def is_squared(loss: Loss) -> bool:
+    """Whether the loss is `half_squared_error`."""
+    return loss.config is not None and loss.config[0] == "half_squared_error"
+
+
 def binary_outputs(loss: Loss, k: int) -> bool:
     """Whether k outputs are each a yes or no of its own, not one of k classes."""
     own = loss.config is not None and loss.config[0] == "sigmoid_binary_cross_entropy"

@@ -10,21 +10,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from regjax.conditioning import blocks
+from regjax.losses import is_squared
 from regjax.models import is_linear
 from regjax.types import Data, Problem
 
 LEAST_GAIN = 2  # how many times fewer rows are worth it
 LEVEL = 1e-4  # least eigenvalue of correlations at which float32 is good enough
+BLOCK = 2**21  # numbers in a block of rows
 LEAST_SIZE = 1e-15  # of a column whose square is no trouble to float32
 
 
 def pay(problem: Problem, data: Data) -> bool:
     """Whether `fewer_rows` applies and pays: linear, squared error, many rows."""
-    config = problem.loss.config
-    squared = config is not None and config[0] == "half_squared_error"
     n, m = len(data.X), 1 + data.X.shape[1] + data.y.shape[1]
-    return squared and is_linear(problem.model) and n > LEAST_GAIN * m
+    known = is_linear(problem.model) and is_squared(problem.loss)
+    return known and n > LEAST_GAIN * m
 
 
 def fewer_rows(
@@ -67,20 +67,24 @@ class Rows(NamedTuple):
     weights: np.ndarray
     mean: np.ndarray
 
-    def parts(self, dtype: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """`(X - mean, [1, y])` of a block of rows, times the roots of their weights.
+    def parts(self, dtype: Any) -> Iterator[np.ndarray]:
+        """Z of a block of rows, times the roots of their weights.
 
         The next block takes the place of the one before.
         """
-        ones, roots = np.ones((len(self.X), 1)), np.sqrt(self.weights, dtype=dtype)
-        side = np.concatenate([ones, self.y], axis=1, dtype=dtype) * roots[:, None]
-        buffer = np.empty(self.X[next(blocks(self.X))].shape, dtype)
-        for rows in blocks(self.X):
-            columns = buffer[: len(self.X[rows])]
-            np.subtract(self.X[rows], self.mean, out=columns)
-            if not np.all(roots[rows] == 1):
-                columns *= roots[rows, None]
-            yield columns, side[rows]
+        (n, p), m = self.X.shape, 1 + self.X.shape[1] + self.y.shape[1]
+        roots = np.sqrt(self.weights, dtype=dtype)
+        length = max(1, BLOCK // m)
+        buffer = np.empty((min(length, n), m), dtype)
+        for begin in range(0, n, length):
+            rows = slice(begin, begin + length)
+            Z, root = buffer[: len(self.X[rows])], roots[rows, None]
+            Z[:, 0] = 1
+            np.subtract(self.X[rows], self.mean, out=Z[:, 1 : p + 1])
+            Z[:, p + 1 :] = self.y[rows]
+            if not np.all(root == 1):
+                Z *= root
+            yield Z
 
 
 def _root_of_moments(rows: Rows, m: int) -> np.ndarray:
@@ -117,12 +121,8 @@ def _well_conditioned(moments: np.ndarray) -> bool:
 def _moments(rows: Rows, m: int, dtype: Any) -> np.ndarray:
     """`Z' diag(a) Z`: of blocks in `dtype`, their sum in float64."""
     total = np.zeros((m, m))
-    inner, outer = slice(1, -rows.y.shape[1]), [0, *range(m - rows.y.shape[1], m)]
-    for columns, side in rows.parts(dtype):
-        total[inner, inner] += columns.T @ columns
-        total[outer, inner] += side.T @ columns
-        total[np.ix_(outer, outer)] += side.T @ side
-    total[inner, outer] = total[outer, inner].T
+    for Z in rows.parts(dtype):
+        total += Z.T @ Z
     return total / rows.weights.sum(dtype=float)
 
 
@@ -144,8 +144,7 @@ def _root(moments: np.ndarray) -> np.ndarray:
 
 def _triangle(rows: Rows, m: int) -> np.ndarray:
     R = np.zeros((0, m))
-    for columns, side in rows.parts(np.float64):
-        Z = np.concatenate([side[:, :1], columns, side[:, 1:]], axis=1)
+    for Z in rows.parts(np.float64):
         R = np.linalg.qr(np.concatenate([R, Z]), mode="r")
     R /= np.sqrt(rows.weights.sum(dtype=float))
     return np.concatenate([R, np.zeros((m - len(R), m))])

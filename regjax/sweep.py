@@ -14,6 +14,7 @@ import numpy as np
 
 from regjax import assembly, brackets, grids, lanes, screening
 from regjax.progress import progress_bar
+from regjax.solvers import quadratic
 from regjax.task import DIRECTIONS, Task
 from regjax.types import Data, Info, Lane, Params, Problem, Status
 
@@ -141,6 +142,11 @@ def _engine(
     room: int,
     tell: Callable | None,
 ) -> tuple[Params, Info]:
+    if quadratic.applies(task.solver, problem, data, many, starts):
+        found = quadratic.run(task.solver, problem, data, many, starts, chains)
+        left = found[1].status == Status.running
+        if not left.any():
+            return found
     one = jax.tree.map(lambda a: a[0], starts)
     slots = lanes.slots_for(task.solver, problem, data, one, room)
     # A stream of its own, so that no start shares its bits with the batches.

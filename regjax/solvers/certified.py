@@ -27,11 +27,11 @@ from jax.flatten_util import ravel_pytree
 from regjax import certificates, objective, trees
 from regjax.certificates import pull_back, slopes_of
 from regjax.objective import linear_predictor
+from regjax.solvers import fista
 from regjax.solvers.report import count_nonzero, shares
 from regjax.types import Aid, Array, Data, Info, Lane, Params, Problem, Solver, Status
 
 STEPS = 10  # between two looks
-FORGET = 0.96
 PATIENCE = 40  # looks without a better gap, before it is called the floor
 FLOOR = 100.0  # in units of rounding: above it what has stalled is not the floor
 
@@ -49,10 +49,7 @@ class State(NamedTuple):
     Attributes:
       now: the last look: its zeros are exact, its free block is fitted.
       ahead: params extrapolated from it.
-      seen: params and gradient of the last step, for the curvature between two.
-      momentum: [] t of the FISTA sequence.
-      curvature: [] 1 / step, in the metric.
-      highest: [] largest curvature met since the last look.
+      pace: of the steps; the largest curvature is that met since the last look.
       plain: [] whether the next round is without momentum.
       found: what the last look measured.
       kkt: [] residual there.
@@ -65,10 +62,7 @@ class State(NamedTuple):
 
     now: Point
     ahead: Params
-    seen: tuple[Params, Params]
-    momentum: Array
-    curvature: Array
-    highest: Array
+    pace: fista.Pace
     plain: Array
     found: certificates.Certificate
     kkt: Array
@@ -128,10 +122,7 @@ def _at(setting: Setting, lane: Lane, params: Params, curvature: Array) -> State
     return State(
         now=point,
         ahead=params,
-        seen=(params, zeros),
-        momentum=jnp.ones_like(lane.lam),
-        curvature=jnp.asarray(curvature, lane.lam.dtype),
-        highest=jnp.zeros_like(lane.lam),
+        pace=fista.begin(params, jnp.asarray(curvature, lane.lam.dtype)),
         plain=jnp.zeros((), bool),
         found=nothing,
         kkt=unknown,
@@ -145,30 +136,31 @@ def _at(setting: Setting, lane: Lane, params: Params, curvature: Array) -> State
 
 @trees.exact
 def _resume(setting: Setting, lane: Lane, state: State) -> State:
-    """From the secant through the last two lams; what would change sign is 0.
-
-    `state.before` holds the lam before the last and its params; NaN: there was none.
-    """
-    (old, lam_old), lam_new, new = state.before, state.lam, state.now.params
-    ratio = jnp.log(lane.lam / lam_new) / jnp.log(lam_new / lam_old)
-    ratio = jnp.where(jnp.isfinite(ratio), jnp.clip(ratio, 0.0, 2.0), 0.0)
-    chosen = objective.penalised(setting.problem, new)
-
-    def ahead(on: bool, b: Array, a: Array) -> Array:
-        moved = b + ratio * (b - a)
-        return jnp.where(moved * b > 0, moved, 0.0) if on else moved
-
-    predicted = jax.tree.map(ahead, chosen, new, old)
-    fresh = _at(setting, lane, predicted, state.curvature)
-    return fresh._replace(before=(new, lam_new))
+    """From the secant through the last two lams."""
+    last = state.now.params, state.lam
+    predicted = fista.secant(setting.problem, lane.lam, last, state.before)
+    fresh = _at(setting, lane, predicted, state.pace.curvature)
+    return fresh._replace(before=last)
 
 
 @trees.exact
 def _round(setting: Setting, lane: Lane, state: State) -> State:
     """A few steps, then a look."""
-    a = shares(lane)
-    moved, ahead, rest = _steps(setting, lane, a, state)
+    state = _look(setting, lane, state, *_steps(setting, lane, state))
+    return state._replace(n_iter=state.n_iter + STEPS)
+
+
+def _look(
+    setting: Setting,
+    lane: Lane,
+    state: State,
+    moved: Point,
+    ahead: Params,
+    pace: fista.Pace,
+) -> State:
+    """Fit the free block, measure; undo what ends above the look before it."""
     problem, data = setting
+    a = shares(lane)
     given = (problem, data, a, lane.lam)
     look = certificates.refit(*given, certificates.look_at(problem, data, a, *moved))
     now = Point(look.params, look.eta)
@@ -177,69 +169,49 @@ def _round(setting: Setting, lane: Lane, state: State) -> State:
     slack = jnp.where(jnp.isfinite(found.rounding), 4 * found.rounding, 0.0)
     good = found.objective <= state.found.objective + slack  # False for NaN
 
-    curvature = rest.curvature
-    kkt = _kkt(setting, lane, now.params, found.grad, curvature)
+    kkt = _kkt(setting, lane, now.params, found.grad, pace.curvature)
     better = good & (found.gap < 0.98 * state.least)
     # What was met where the loss overflowed says nothing.
-    undone = jnp.clip(rest.highest, 2 * state.curvature, 10 * state.curvature)
-    undone = jnp.minimum(undone, _most_curvature(setting))
+    curvature = state.pace.curvature
+    undone = jnp.clip(pace.highest, 2 * curvature, 10 * curvature)
+    undone = fista.begin(now.params, jnp.minimum(undone, most_curvature(setting)))
+    undone = undone._replace(seen=(state.now.params, state.found.grad))
     return state._replace(
         now=trees.where(good, now, state.now),
         ahead=trees.where(good, ahead, state.now.params),
-        seen=trees.where(good, rest.seen, (state.now.params, state.found.grad)),
-        momentum=jnp.where(good, rest.momentum, 1.0),
-        curvature=jnp.where(good, curvature, undone),
-        highest=jnp.zeros_like(curvature),
+        pace=trees.where(good, pace, undone),
         plain=~good,
         found=trees.where(good, found, state.found),
         kkt=jnp.where(good, kkt, state.kkt),
         least=jnp.where(better, found.gap, state.least),
         stalled=jnp.where(better, 0, state.stalled + 1),
-        n_iter=state.n_iter + STEPS,
     )
 
 
 def _steps(
-    setting: Setting, lane: Lane, a: Array, state: State
-) -> tuple[Point, Params, State]:
-    """STEPS steps of FISTA: the last point, the params ahead, and the rest."""
+    setting: Setting, lane: Lane, state: State
+) -> tuple[Point, Params, fista.Pace]:
+    """STEPS steps of FISTA: the last point, the params ahead, and the pace."""
     problem, data = setting
-    metric = setting.aid.metric
+    a = shares(lane)
 
-    def one(_, carry: tuple[Params, Params, State]) -> tuple[Params, Params, State]:
-        now, y, state = carry
+    def gradient(y: Params) -> Params:
         eta = linear_predictor(problem.model, y, data)
         _, slopes = slopes_of(problem.loss, eta, data.y, a)
         grad = pull_back(problem.model, y, data, slopes)
         ridge = jax.grad(objective.ridge, argnums=1)(problem, y)
-        grad = jax.tree.map(jnp.add, grad, ridge)
-        met = _curvature_met(metric, state.seen, (y, grad))
-        met = jnp.minimum(met, _most_curvature(setting))
-        curvature = jnp.maximum(met, FORGET * state.curvature)
-        step = jax.tree.map(lambda m: 1 / (curvature * m), metric)
-        pushed = jax.tree.map(lambda w, g, t: w - t * g, y, grad, step)
-        new = problem.penalty.prox(pushed, lane.lam, step)
+        return jax.tree.map(jnp.add, grad, ridge)
 
-        back = jax.tree.map(lambda m, y, n: m * (y - n), metric, y, new)
-        uphill = trees.vdot(back, jax.tree.map(jnp.subtract, new, now)) > 0
-        t = 0.5 * (1 + jnp.sqrt(1 + 4 * state.momentum**2))
-        dropped = uphill | state.plain
-        push = jnp.where(dropped, 0.0, (state.momentum - 1) / t)
-        ahead = jax.tree.map(lambda n, w: n + push * (n - w), new, now)
-        state = state._replace(
-            seen=(y, grad),
-            momentum=jnp.where(dropped, 1.0, t),
-            curvature=curvature,
-            highest=jnp.maximum(state.highest, met),
-        )
-        return new, ahead, state
+    def prox(params: Params, step: Params) -> Params:
+        return problem.penalty.prox(params, lane.lam, step)
 
-    begun = state.now.params, state.ahead, state
-    new, ahead, state = jax.lax.fori_loop(0, STEPS, one, begun)
-    return Point(new, linear_predictor(problem.model, new, data)), ahead, state
+    begun = state.now.params, state.ahead, state.pace
+    given = gradient, prox, setting.aid.metric, most_curvature(setting), state.plain
+    new, ahead, pace = fista.steps(STEPS, *given, begun)
+    return Point(new, linear_predictor(problem.model, new, data)), ahead, pace
 
 
-def _most_curvature(setting: Setting) -> Array:
+def most_curvature(setting: Setting) -> Array:
     """The global bound, where there is one: what is met beyond it is rounding.
 
     Twice, because a power iteration comes from below; and because of a ridge.
@@ -250,16 +222,31 @@ def _most_curvature(setting: Setting) -> Array:
     return 2 * (aid.curvature + 1)
 
 
-def _curvature_met(
-    metric: Params, seen: tuple[Params, Params], now: tuple[Params, Params]
-) -> Array:
-    """`|dg|^2 / <dg, dy>` in the metric; 0 where nothing has moved."""
-    dy, dg = (jax.tree.map(jnp.subtract, b, a) for a, b in zip(seen, now, strict=True))
-    squares = jax.tree.map(lambda g, m: trees.total(g**2 / m), dg, metric)
-    length = sum(jax.tree.leaves(squares))
-    inner = trees.vdot(dg, dy)
-    found = length / jnp.where(inner > 0, inner, 1.0)
-    return jnp.where((inner > 0) & jnp.isfinite(found), found, 0.0)
+def measured(
+    problem: Problem,
+    data: Data,
+    tol: Array | float,
+    lane: Lane,
+    params: Params,
+    curvature: Array,
+    n_iter: Array,
+) -> tuple[Params, Info]:
+    """What the solver would say of params that others found, `running` if no more.
+
+    Args:
+      problem: as of `build`.
+      data: as of `build`.
+      tol: as of `build`.
+      lane: whose params they are.
+      params: the free block is fitted.
+      curvature: [] 1 / step of the last step, in the metric.
+      n_iter: [] steps that were made.
+    """
+    setting = Setting(problem, data)
+    state = _at(setting, lane, params, curvature)._replace(n_iter=n_iter)
+    state = _look(setting, lane, state, state.now, params, state.pace)
+    unending = jnp.iinfo(jnp.int32).max
+    return _finish(setting, lane, state, _status(setting, tol, unending, lane, state))
 
 
 def _kkt(
@@ -302,7 +289,7 @@ def _finish(
     return params, Info(
         status=jnp.where(away, Status.unbounded, status).astype(jnp.int32),
         n_iter=state.n_iter,
-        step=_plain_step(setting, state.curvature),
+        step=_plain_step(setting, state.pace.curvature),
         kkt=state.kkt,
         gap=found.gap,
         loss=found.loss,
