@@ -44,11 +44,23 @@ def column_means(X: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return total.astype(X.dtype)
 
 
-def without_residue(X: np.ndarray, weights: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """X [n, p], 0 in columns that hold only what rounding left of their mean."""
-    spread = np.sqrt(mean_squares(X, weights / weights.sum(dtype=float)))
-    constant = spread <= 10 * np.finfo(X.dtype).eps * np.abs(mean)
-    return np.where(constant, X.dtype.type(0), X) if constant.any() else X
+def without_residue(
+    X: np.ndarray, squares: np.ndarray, mean: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """0 where columns hold only what rounding left of their mean.
+
+    Args:
+      X: [n, p], the mean taken off.
+      squares: [p] mean squares.
+      mean: [p].
+
+    Returns:
+      `(X, squares)`.
+    """
+    constant = np.sqrt(squares) <= 10 * np.finfo(X.dtype).eps * np.abs(mean)
+    if not constant.any():
+        return X, squares
+    return np.where(constant, X.dtype.type(0), X), np.where(constant, 0.0, squares)
 
 
 def mean_squares(X: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -107,9 +119,20 @@ def aid(
     shares: np.ndarray,
     null: float,
     free: np.ndarray,
+    squares: np.ndarray | None,
 ) -> Aid:
-    """The Aid of an affine problem; data as the solver will see them."""
-    metric = _metric(problem, params, data, shares)
+    """The Aid of an affine problem; data as the solver will see them.
+
+    Args:
+      problem: with an affine model and a convex loss.
+      params: only their structure is used.
+      data: rows.
+      shares: [n] sample weights over their sum.
+      null: mean loss of the null model.
+      free: [q] places of the unpenalised coordinates in the flattened params.
+      squares: [p] mean squares of a linear model's columns; None of other models.
+    """
+    metric = _metric(problem, params, data, shares, squares)
     dtype = data.X.dtype
     metric = jax.tree.map(lambda a: np.asarray(a, dtype), metric)
     shares = np.asarray(shares, dtype)
@@ -128,11 +151,17 @@ def aid(
     )
 
 
-def _metric(problem: Problem, params: Params, data: Data, shares: np.ndarray) -> Params:
-    """Mean square of every coordinate's column, 1 where it is 0."""
-    if is_linear(problem.model):
+def _metric(
+    problem: Problem,
+    params: Params,
+    data: Data,
+    shares: np.ndarray,
+    squares: np.ndarray | None,
+) -> Params:
+    """Mean square of every coordinate's column, the largest where it is 0."""
+    if squares is not None:
         metric = jax.tree.map(lambda a: np.ones((1,) * a.ndim), params)
-        metric[0]["w"] = mean_squares(np.asarray(data.X), shares)[:, None]
+        metric[0]["w"] = squares[:, None]
     else:
         signs = np.random.default_rng(0).choice([-1.0, 1.0], (PROBES, *data.y.shape))
         probes = (signs * np.sqrt(shares)[:, None]).astype(data.X.dtype)

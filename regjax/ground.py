@@ -18,7 +18,7 @@ from regjax import (
     objective,
     trees,
 )
-from regjax.models import has_intercept
+from regjax.models import has_intercept, is_linear
 from regjax.types import Array, Data, Lane, Model, Params, Penalty, Problem
 
 
@@ -87,7 +87,8 @@ def find_ground(
         if given is not None:
             given = conditioning.move_intercept(given, mean, 1.0)
     few_rows = convex and few_rows and moments.pay(problem, data)
-    data, weights = _conditioned(problem, data, weights, mean, convex, few_rows)
+    asked = problem, data, weights, mean, convex, few_rows
+    data, weights, squares = _conditioned(*asked)
     shares = weights / weights.sum()
     null, constant = grids.null_model(problem, one, data, shares)
     if not np.isfinite(null):
@@ -95,7 +96,7 @@ def find_ground(
     own, free = drawn, np.zeros(0, int)
     if convex:
         free = conditioning.free_places(problem, one)
-        aid = conditioning.aid(problem, one, data, shares, null, free)
+        aid = conditioning.aid(problem, one, data, shares, null, free, squares)
         if intercept and free.size == constant.size:
             one = ({**jax.tree.map(np.zeros_like, one[0]), "b": constant},)
         else:
@@ -130,18 +131,20 @@ def _conditioned(
     mean: np.ndarray | None,
     convex: bool,
     few_rows: bool,
-) -> tuple[Data, np.ndarray]:
-    """Rows as solved and their weights, on the device."""
+) -> tuple[Data, np.ndarray, np.ndarray | None]:
+    """Rows as solved, on the device; their weights; mean squares of linear columns."""
     if few_rows:
         data, weights = moments.fewer_rows(data, weights, mean)
     elif mean is not None:
         data = data._replace(X=data.X - mean)
-    X = np.asarray(data.X)
-    if mean is not None:
-        X = conditioning.without_residue(X, weights, mean)
-    data = data._replace(X=X)
-    XT = conditioning.turned(problem, data) if convex else None
-    return jax.device_put(data._replace(XT=XT)), weights
+    X, squares, XT = np.asarray(data.X), None, None
+    if convex and is_linear(problem.model):
+        squares = conditioning.mean_squares(X, weights / weights.sum(dtype=float))
+        if mean is not None:
+            X, squares = conditioning.without_residue(X, squares, mean)
+        data = data._replace(X=X)
+        XT = conditioning.turned(problem, data)
+    return jax.device_put(data._replace(XT=XT)), weights, squares
 
 
 def _within_bounds(

@@ -90,26 +90,26 @@ class Rows(NamedTuple):
 def _root_of_moments(rows: Rows, m: int) -> np.ndarray:
     """R of float32 rows; the moments in float64 where float32 might show."""
     with np.errstate(over="ignore", invalid="ignore"):  # looked for in them
-        moments = _moments(rows, m, np.float32)
-    if not _well_conditioned(moments):
-        moments = _moments(rows, m, np.float64)
+        moments, centred = _moments(rows, m, np.float32)
+    if not _well_conditioned(moments, centred):
+        moments, centred = _moments(rows, m, np.float64)
     R = np.zeros_like(moments)
     R[0] = moments[0] / np.sqrt(moments[0, 0])
-    R[1:, 1:] = _root(_about_mean(moments))
+    R[1:, 1:] = _root(centred)
     return R
 
 
-def _well_conditioned(moments: np.ndarray) -> bool:
+def _well_conditioned(moments: np.ndarray, centred: np.ndarray) -> bool:
     """Whether float32 is good enough for them.
 
     Moments square the condition number. An error e in all of them costs the solution
     `|e w|^2 / level` of the objective at most, if no correlation matrix of the columns
     and y has an eigenvalue below the level.
     """
-    size = np.sqrt(np.diag(moments))
+    size = np.sqrt(np.diag(moments))[1:]
     if not np.all((size > LEAST_SIZE) & (size < 1 / LEAST_SIZE)):
         return False
-    correlations = _about_mean(moments) / np.outer(size[1:], size[1:])
+    correlations = (centred / np.outer(size, size)).astype(np.float32)
     correlations[np.diag_indices_from(correlations)] -= LEVEL
     try:
         np.linalg.cholesky(correlations)
@@ -118,17 +118,17 @@ def _well_conditioned(moments: np.ndarray) -> bool:
     return True
 
 
-def _moments(rows: Rows, m: int, dtype: Any) -> np.ndarray:
-    """`Z' diag(a) Z`: of blocks in `dtype`, their sum in float64."""
+def _moments(rows: Rows, m: int, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+    """`Z' diag(a) Z`, and without its first row and column about the mean.
+
+    Products of blocks are made in `dtype`, their sum in float64.
+    """
     total = np.zeros((m, m))
     for Z in rows.parts(dtype):
         total += Z.T @ Z
-    return total / rows.weights.sum(dtype=float)
-
-
-def _about_mean(moments: np.ndarray) -> np.ndarray:
-    first = moments[0, 1:]
-    return moments[1:, 1:] - np.outer(first, first) / moments[0, 0]
+    total /= rows.weights.sum(dtype=float)
+    first = total[0, 1:]
+    return total, total[1:, 1:] - np.outer(first, first) / total[0, 0]
 
 
 def _root(moments: np.ndarray) -> np.ndarray:

@@ -120,7 +120,7 @@ def run(
     with workers.catch_interrupt() as interrupted:
         while at < len(lams) and not interrupted():
             tell(0)
-            stretch = lams[at : at + max(2, LANES // count)]
+            stretch = lams[at : at + _stretch(lane)]
             needed = missing | _nonzero(now)
             inputs = _choose(problem, data, grad, needed, stretch, before)
             if inputs is None:
@@ -262,21 +262,41 @@ def _look(
     step: Array,
 ) -> Found:
     """Of params [l, F, ...] of a part."""
-    given = lane.weights, lane.scaling, _of_inputs(lane, part.inputs).scaling
-    lanes = np.asarray(lams, data.X.dtype), params, step
-    found = trees.jitted(_looks, problem, data, part, given, *lanes)
-    return jax.tree.map(np.array, found)
+    own, count = _of_inputs(lane, part.inputs).scaling, len(lams)
+    more = _stretch(lane) - count  # so that the last stretch shares the programs
+    lams, params, step = jax.tree.map(
+        lambda a: np.concatenate([a, *[a[-1:]] * more]),
+        (np.asarray(lams, data.X.dtype), params, step),
+    )
+    whole, eta = trees.jitted(_widened, data.X.shape[1], part, own, params)
+    given = problem, data, lane.weights, lane.scaling, lams
+    found = trees.jitted(_looks, *given, whole, eta, step)
+    return jax.tree.map(lambda a: np.array(a[:count]), found)
 
 
-def _looks(problem, data, part, given, lams, params, step) -> Found:
-    def one(weights, scaling, own_scaling, lam, params, step) -> Found:
-        here, a = rescaled(data, scaling), weights / jnp.sum(weights)
-        small = rescaled(part.data, own_scaling)
-        eta = objective.linear_predictor(part.problem.model, params, small)
+def _stretch(lane: Lane) -> int:
+    """How many lams are solved at a time."""
+    return max(2, LANES // len(lane.weights))
+
+
+def _widened(p: int, part: Part, scaling: Any, params: Params) -> tuple[Params, Array]:
+    """Params [l, F, ...] of a part as those of p inputs, and their eta."""
+
+    def one(scaling, params) -> tuple[Params, Array]:
+        small = rescaled(part.data, scaling)
         w = params[0]["w"]
-        zero = jnp.zeros((data.X.shape[1], w.shape[1]), w.dtype)
-        whole = ({**params[0], "w": zero.at[part.inputs].set(w)},)
-        look = certificates.look_at(problem, here, a, whole, eta)
+        zero = jnp.zeros((p, w.shape[1]), w.dtype)
+        eta = objective.linear_predictor(part.problem.model, params, small)
+        return ({**params[0], "w": zero.at[part.inputs].set(w)},), eta
+
+    folds = jax.vmap(one)
+    return jax.vmap(lambda params: folds(scaling, params))(params)
+
+
+def _looks(problem, data, weights, scaling, lams, params, eta, step) -> Found:
+    def one(weights, scaling, lam, params, eta, step) -> Found:
+        here, a = rescaled(data, scaling), weights / jnp.sum(weights)
+        look = certificates.look_at(problem, here, a, params, eta)
         look = certificates.refit(problem, here, a, lam, look)
         found = certificates.certificate(problem, here, a, lam, look)
         kkt = objective.kkt_residual(problem, look.params, found.grad, lam, step)
@@ -284,5 +304,5 @@ def _looks(problem, data, part, given, lams, params, step) -> Found:
         moved = problem.penalty.prox(pushed, lam, 1.0)[0]["w"]
         return Found(look.params, found, kkt, jnp.any(moved != 0, axis=1))
 
-    folds = jax.vmap(one, in_axes=(0, 0, 0, None, 0, 0))
-    return jax.vmap(lambda *own: folds(*given, *own))(lams, params, step)
+    folds = jax.vmap(one, in_axes=(0, 0, None, 0, 0, 0))
+    return jax.vmap(lambda *own: folds(weights, scaling, *own))(lams, params, eta, step)

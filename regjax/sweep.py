@@ -19,6 +19,7 @@ from regjax.task import DIRECTIONS, Task
 from regjax.types import Data, Info, Lane, Params, Problem, Status
 
 LAMS_A_CHAIN, CHAINS = 8, 32
+QUICK_LAMS_A_CHAIN = 13  # where a step is next to nothing and lams go side by side
 
 
 class Folds(NamedTuple):
@@ -119,9 +120,10 @@ def _run(
         if plain and fits and len(lams) > 1:
             return _screened(task, lane, lams, tell)
         many = _lanes(lane, lams, task.seeds, ground.data.X.dtype)
-        chains = _chains(task, len(lams), len(many.lam) // len(lams))
-        given = task.problem, ground.data, many, ground.starts, chains
-        return _engine(task, *given, room, tell)
+        given = task.problem, ground.data, many, ground.starts
+        quick = quadratic.applies(task.solver, *given)
+        chains = _chains(task, len(lams), len(many.lam) // len(lams), quick)
+        return _engine(task, *given, chains, room, tell)
 
 
 def _lanes(lane: Lane, lams: np.ndarray, seeds: int, dtype: Any) -> Lane:
@@ -142,11 +144,38 @@ def _engine(
     room: int,
     tell: Callable | None,
 ) -> tuple[Params, Info]:
-    if quadratic.applies(task.solver, problem, data, many, starts):
-        found = quadratic.run(task.solver, problem, data, many, starts, chains)
-        left = found[1].status == Status.running
-        if not left.any():
-            return found
+    given = task, problem, data, many, starts
+    if not quadratic.applies(task.solver, *given[1:]):
+        return _by_slots(*given, chains, room, tell)
+    found = quadratic.run(task.solver, *given[1:], chains)
+    left = found[1].status == Status.running
+    if tell is not None:
+        tell(np.sum(~left), len(left), "lams")
+    if not left.any():
+        return found
+    number = np.cumsum(left) - 1
+    chains = [number[chain[left[chain]]] for chain in chains if left[chain].any()]
+    few = many._replace(lam=many.lam[left], seed=many.seed[left], fold=many.fold[left])
+    rest = _by_slots(task, problem, data, few, starts, chains, room, tell)
+    return jax.tree.map(lambda a, b: _filled(a, left, b), found, rest)
+
+
+def _filled(a: np.ndarray, where: np.ndarray, values: np.ndarray) -> np.ndarray:
+    a = a.copy()
+    a[where] = values
+    return a
+
+
+def _by_slots(
+    task: Task,
+    problem: Problem,
+    data: Data,
+    many: Lane,
+    starts: Params,
+    chains: Sequence[np.ndarray],
+    room: int,
+    tell: Callable | None,
+) -> tuple[Params, Info]:
     one = jax.tree.map(lambda a: a[0], starts)
     slots = lanes.slots_for(task.solver, problem, data, one, room)
     # A stream of its own, so that no start shares its bits with the batches.
@@ -187,14 +216,17 @@ def _screened(
     return params, info
 
 
-def _chains(task: Task, count: int, copies: int) -> list[np.ndarray]:
+def _chains(
+    task: Task, count: int, copies: int, quick: bool = False
+) -> list[np.ndarray]:
     """Numbers of lanes: the chains of the smallest lams, the longest work, first."""
     chains = task.chains
     if chains is None:
         chains = count
         if grids.is_convex(task.problem):
             # A few warm starts pay; many of them, once there are chains enough.
-            length = max(LAMS_A_CHAIN, count * copies // CHAINS)
+            least = QUICK_LAMS_A_CHAIN if quick else LAMS_A_CHAIN
+            length = max(least, count * copies // CHAINS)
             chains = -(-count // length)
         elif grids.has_null_model(task.problem):
             chains = 1  # each lam from its neighbour: one branch of local minima

@@ -138,6 +138,7 @@ class Data(NamedTuple):
         by on the way into the model; None: by nothing.
       aid: what helps a solver of the convex problem; None: it is not convex.
       XT: [p, n] X', row by row in memory, of a narrow linear model; None: not kept.
+      gram: [p, p] `X' diag(shares) X` of squared error; None: steps do without it.
       validation: rows held out, which training stops early by; None: it does not.
     """
 
@@ -147,6 +148,7 @@ class Data(NamedTuple):
     scaling: tuple[Array, Array] | None = None
     aid: Aid | None = None
     XT: Array | None = None
+    gram: Array | None = None
     validation: Data | None = None
 
 

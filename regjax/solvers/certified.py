@@ -26,12 +26,13 @@ from jax.flatten_util import ravel_pytree
 
 from regjax import certificates, objective, trees
 from regjax.certificates import pull_back, slopes_of
+from regjax.losses import is_squared
 from regjax.objective import linear_predictor
 from regjax.solvers import fista
 from regjax.solvers.report import count_nonzero, shares
 from regjax.types import Aid, Array, Data, Info, Lane, Params, Problem, Solver, Status
 
-STEPS = 10  # between two looks
+STEPS, GRAM_STEPS = 10, 8  # between two looks
 PATIENCE = 40  # looks without a better gap, before it is called the floor
 FLOOR = 100.0  # in units of rounding: above it what has stalled is not the floor
 
@@ -111,12 +112,14 @@ def _at(setting: Setting, lane: Lane, params: Params, curvature: Array) -> State
     """
     problem, data = setting
     point = Point(params, linear_predictor(problem.model, params, data))
-    losses, _ = slopes_of(problem.loss, point.eta, data.y, shares(lane))
+    losses, slopes = slopes_of(problem.loss, point.eta, data.y, shares(lane))
     omega = problem.penalty.value(params, lane.lam)
     value = jnp.sum(losses) + omega + objective.ridge(problem, params)
     unknown = jnp.full_like(lane.lam, jnp.inf)
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    nothing = certificates.Certificate(*[unknown] * 5, grad=zeros)
+    grad = jax.tree.map(jnp.zeros_like, params)
+    if data.gram is not None:
+        grad = _gradient(problem, data, params, slopes)
+    nothing = certificates.Certificate(*[unknown] * 5, grad=grad)
     nothing = nothing._replace(objective=value)
     zero = jnp.zeros((), jnp.int32)
     return State(
@@ -146,8 +149,9 @@ def _resume(setting: Setting, lane: Lane, state: State) -> State:
 @trees.exact
 def _round(setting: Setting, lane: Lane, state: State) -> State:
     """A few steps, then a look."""
-    state = _look(setting, lane, state, *_steps(setting, lane, state))
-    return state._replace(n_iter=state.n_iter + STEPS)
+    count = STEPS if setting.data.gram is None else GRAM_STEPS
+    state = _look(setting, lane, state, *_steps(setting, lane, state, count))
+    return state._replace(n_iter=state.n_iter + count)
 
 
 def _look(
@@ -162,7 +166,9 @@ def _look(
     problem, data = setting
     a = shares(lane)
     given = (problem, data, a, lane.lam)
-    look = certificates.refit(*given, certificates.look_at(problem, data, a, *moved))
+    look = certificates.look_at(problem, data, a, *moved)
+    if data.gram is None:
+        look = certificates.refit(*given, look)
     now = Point(look.params, look.eta)
     ahead = jax.tree.map(lambda a, n, m: a + (n - m), ahead, now.params, moved.params)
     found = certificates.certificate(*given, look)
@@ -189,26 +195,40 @@ def _look(
 
 
 def _steps(
-    setting: Setting, lane: Lane, state: State
+    setting: Setting, lane: Lane, state: State, count: int
 ) -> tuple[Point, Params, fista.Pace]:
-    """STEPS steps of FISTA: the last point, the params ahead, and the pace."""
+    """Some steps of FISTA: the last point, the params ahead, and the pace."""
     problem, data = setting
     a = shares(lane)
 
     def gradient(y: Params) -> Params:
+        if data.gram is not None:
+            return _along(problem, data.gram, state, y)
         eta = linear_predictor(problem.model, y, data)
-        _, slopes = slopes_of(problem.loss, eta, data.y, a)
-        grad = pull_back(problem.model, y, data, slopes)
-        ridge = jax.grad(objective.ridge, argnums=1)(problem, y)
-        return jax.tree.map(jnp.add, grad, ridge)
+        return _gradient(problem, data, y, slopes_of(problem.loss, eta, data.y, a)[1])
 
     def prox(params: Params, step: Params) -> Params:
         return problem.penalty.prox(params, lane.lam, step)
 
     begun = state.now.params, state.ahead, state.pace
     given = gradient, prox, setting.aid.metric, most_curvature(setting), state.plain
-    new, ahead, pace = fista.steps(STEPS, *given, begun)
+    new, ahead, pace = fista.steps(count, *given, begun)
     return Point(new, linear_predictor(problem.model, new, data)), ahead, pace
+
+
+def _gradient(problem: Problem, data: Data, params: Params, slopes: Array) -> Params:
+    """Of the smooth part."""
+    grad = pull_back(problem.model, params, data, slopes)
+    ridge = jax.grad(objective.ridge, argnums=1)(problem, params)
+    return jax.tree.map(jnp.add, grad, ridge)
+
+
+def _along(problem: Problem, gram: Array, state: State, params: Params) -> Params:
+    """The same of squared error and centred columns, from that of the last look."""
+    moved = jax.tree.map(jnp.subtract, params, state.now.params)
+    bent = ({**moved[0], "w": gram @ moved[0]["w"]},)
+    ridge = jax.grad(objective.ridge, argnums=1)(problem, moved)
+    return jax.tree.map(lambda g, *more: g + sum(more), state.found.grad, bent, ridge)
 
 
 def most_curvature(setting: Setting) -> Array:
@@ -220,33 +240,6 @@ def most_curvature(setting: Setting) -> Array:
     if loss.curvature is None:
         return jnp.full_like(aid.curvature, jnp.inf)
     return 2 * (aid.curvature + 1)
-
-
-def measured(
-    problem: Problem,
-    data: Data,
-    tol: Array | float,
-    lane: Lane,
-    params: Params,
-    curvature: Array,
-    n_iter: Array,
-) -> tuple[Params, Info]:
-    """What the solver would say of params that others found, `running` if no more.
-
-    Args:
-      problem: as of `build`.
-      data: as of `build`.
-      tol: as of `build`.
-      lane: whose params they are.
-      params: the free block is fitted.
-      curvature: [] 1 / step of the last step, in the metric.
-      n_iter: [] steps that were made.
-    """
-    setting = Setting(problem, data)
-    state = _at(setting, lane, params, curvature)._replace(n_iter=n_iter)
-    state = _look(setting, lane, state, state.now, params, state.pace)
-    unending = jnp.iinfo(jnp.int32).max
-    return _finish(setting, lane, state, _status(setting, tol, unending, lane, state))
 
 
 def _kkt(
@@ -302,6 +295,8 @@ def _finish(
 def _runs_away(setting: Setting, lane: Lane, state: State) -> Array:
     """Whether twice the unpenalised coordinates are better: no minimiser."""
     problem, data = setting
+    if is_squared(problem.loss):
+        return jnp.array(False)
     params, eta = state.now
     flat, restore = ravel_pytree(params)
     farther = restore(flat.at[setting.aid.free].multiply(2))

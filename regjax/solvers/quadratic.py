@@ -1,60 +1,40 @@
-"""Squared error in few inputs: a whole path in one small program, by second moments.
+"""Squared error in few inputs: steps by the Gram matrix, all chains side by side.
 
-With `G = X' diag(a) X` and `c = X' diag(a) r`, r what the intercept leaves of y, the
-gradient of the weights is `G w - c`, whatever the number of rows. All chains go side
-by side, and so cheap a step can be followed by a look every few of them, at a gap that
-is made of G and c as well. Moments lose digits, so this gap only says when to stop:
-what is found is measured by rows, and lams that are not near enough are left to others.
+The gradient at y is that at w plus `G (y - w)`, `G = X' diag(a) X`, whatever the
+number of rows. It is measured by rows at every look, so that no digit is lost. Steps are
+so cheap then that slots would cost more than they are: a chain is a loop over its
+lams, and what takes too many rounds is left to the engine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regjax import certificates, losses, models, objective, trees
-from regjax.solvers import certified, fista
-from regjax.solvers.proximal_gradient import tolerance
+from regjax import losses, models, trees
 from regjax.solvers.report import shares
 from regjax.types import Array, Data, Info, Lane, Method, Params, Problem, Status
 
 MOST_INPUTS = 1024
-INPUTS_A_LANE = 32  # G costs so many steps
-STEPS = 5  # between two looks
-MOST_LOOKS = 40  # at one lam; more is work for the engine
-SHARE = 0.5  # of the tolerance, as the gap is measured less well
+INPUTS_A_LANE = 256  # G costs so many steps
+MOST_ROUNDS = 40  # of one lam
 WIDTH = 8  # numbers of chains are multiples of it, so that programs are shared
-
-
-class Moments(NamedTuple):
-    """Of the weighted rows.
-
-    Attributes:
-      G: [p, p] of the inputs, the ridge on its diagonal.
-      c: [p, k] of inputs and targets.
-      square: [] of the targets.
-    """
-
-    G: Array
-    c: Array
-    square: Array
 
 
 def applies(
     method: Method, problem: Problem, data: Data, lanes: Lane, starts: Params
 ) -> bool:
-    """Whether all lanes share such moments, and are enough to pay for them."""
+    """Whether all lanes share a Gram matrix, and are enough to pay for it."""
     if not (method.reduces and data.aid is not None):
         return False
     squared = models.is_linear(problem.model) and losses.is_squared(problem.loss)
-    moves, k = data.aid.moves, data.y.shape[1]
-    # Centred columns leave the intercept where it starts, at the mean.
-    free = k if models.has_intercept(problem.model) else 0
-    centred = squared and np.all(moves.inputs < 0) and data.aid.free.size == free
+    # Centred columns and an intercept do not meet in G.
+    free = data.y.shape[1] if models.has_intercept(problem.model) else 0
+    centred = squared and np.all(data.aid.moves.inputs < 0)
+    centred = centred and data.aid.free.size == free
     shared = np.ndim(lanes.weights) == 1 and lanes.scaling is None
     alone = len(jax.tree.leaves(starts)[0]) == 1 and np.all(lanes.lam > 0)
     few = data.X.shape[1] <= min(MOST_INPUTS, INPUTS_A_LANE * len(lanes.lam))
@@ -86,130 +66,41 @@ def run(
     length = max(len(chain) for chain in chains)
     table = np.stack([np.pad(c, (0, length - len(c)), "edge") for c in chains])
     table = np.pad(table, [(0, -len(table) % WIDTH), (0, 0)], "edge")
-    tol = tolerance(method.tol, data.X.dtype)
-    start = trees.rows(starts, 0)
-    zero = np.zeros((), np.int32)
-    given = lanes._replace(lam=lanes.lam[table], seed=zero, fold=zero)
-    found = trees.jitted(_paths, problem, data, tol, given, start)
-    place = np.zeros(len(lanes.lam), int)
-    place[table.T.ravel()] = np.arange(table.size)  # a padded lane is the last of many
-    return jax.tree.map(lambda a: np.asarray(a)[place], found)
+    none = np.zeros((), np.int32)
+    lane = lanes._replace(lam=lanes.lam[table], seed=none, fold=none)
+    found = trees.jitted(_paths, method, problem, data, lane, trees.rows(starts, 0))
+    place = np.unique(table, return_index=True)[1]
+    return jax.tree.map(lambda a: np.asarray(a).reshape(-1, *a.shape[2:])[place], found)
 
 
 def _paths(
-    problem: Problem, data: Data, tol: Array, lanes: Lane, start: Params
+    method: Method, problem: Problem, data: Data, lane: Lane, start: Params
 ) -> tuple[Params, Info]:
-    """Of lams [S, l], S chains; results [l S, ...], of each chain's first lam first."""
-    moments = _moments(problem, data, shares(lanes), start)
-
-    def chain(lams: Array) -> tuple[Params, Array, Array]:
-        return _chain(problem, data, moments, tol, start, lams)
-
-    found = jax.vmap(chain, out_axes=1)(lanes.lam)
-    each = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), found)
-    return _measured(problem, data, tol, lanes, lanes.lam.T.reshape(-1), *each)
-
-
-def _moments(problem: Problem, data: Data, a: Array, start: Params) -> Moments:
-    nothing = jax.tree.map(jnp.zeros_like, start[0])
-    rest = objective.linear_predictor(problem.model, (nothing | _side(start),), data)
-    root = jnp.sqrt(a)[:, None]
-    X, r = root * data.X, root * (data.y - rest)
-    ridge = problem.ridge * jnp.eye(X.shape[1], dtype=X.dtype)
-    return Moments(X.T @ X + ridge, X.T @ r, jnp.sum(r**2))
-
-
-def _side(params: Params) -> dict[str, Array]:
-    return {name: leaf for name, leaf in params[0].items() if name != "w"}
-
-
-def _pull(moments: Moments, params: Params) -> Params:
-    """Gradient of the smooth part."""
-    grad = jax.tree.map(jnp.zeros_like, params[0])
-    w = params[0]["w"]
-    return ({**grad, "w": (w.T @ moments.G).T - moments.c},)
-
-
-def _chain(
-    problem: Problem,
-    data: Data,
-    moments: Moments,
-    tol: Array,
-    start: Params,
-    lams: Array,
-) -> tuple[Params, Array, Array]:
-    """`(params, curvature, steps)` [l, ...] of one chain; once lost, always lost."""
-    setting = certified.Setting(problem, data)
-    metric, most = setting.aid.metric, certified.most_curvature(setting)
-    wanted = SHARE * tol * setting.aid.null
+    """Of lams [S, l], S chains; results [S, l, ...]."""
+    X = jnp.sqrt(shares(lane))[:, None] * data.X
+    solver = method.build(problem, data._replace(gram=X.T @ X))
 
     def one(carry, lam: Array):
-        before, last, curvature, lost = carry
-        params = fista.secant(problem, lam, last, before)
+        state, lost = carry
+        own = lane._replace(lam=lam)
+        state = solver.resume(own, state)
 
-        def prox(params: Params, step: Params) -> Params:
-            return problem.penalty.prox(params, lam, step)
+        def more(carry) -> Array:
+            _, status, rounds = carry
+            return (status == Status.running) & (rounds < MOST_ROUNDS)
 
-        def some(state):
-            *begun, looks, _ = state
-            given = metric, most, False, tuple(begun)
-            found = fista.steps(STEPS, lambda w: _pull(moments, w), prox, *given)
-            return *found, looks + 1, _gap(problem, moments, lam, found[0])
+        def round(carry):
+            state, _, rounds = carry
+            state = solver.step(own, state, None)
+            return state, solver.status(own, state), rounds + 1
 
-        def more(state) -> Array:
-            *_, looks, gap = state
-            return ~(gap <= wanted) & (looks < MOST_LOOKS)
+        begun = state, jnp.int32(Status.running), jnp.where(lost, MOST_ROUNDS, 0)
+        state, status, _ = jax.lax.while_loop(more, round, begun)
+        lost = status == Status.running
+        return (state, lost), solver.finish(own, state, status)
 
-        looks = jnp.where(lost, MOST_LOOKS, 0)
-        pace = fista.begin(params, curvature)
-        begun = params, params, pace, looks, jnp.full_like(lam, jnp.inf)
-        params, _, pace, looks, gap = jax.lax.while_loop(more, some, begun)
-        lost = ~(gap <= wanted)
-        found = params, pace.curvature, looks * STEPS
-        return (last, (params, lam), pace.curvature, lost), found
+    def chain(lams: Array) -> tuple[Params, Info]:
+        state = solver.init(lane._replace(lam=lams[0]), start)
+        return jax.lax.scan(one, (state, jnp.array(False)), lams)[1]
 
-    none = start, jnp.full_like(lams[0], jnp.nan)
-    begun = none, none, 0.1 * setting.aid.curvature, jnp.zeros((), bool)
-    return jax.lax.scan(one, begun, lams)[1]
-
-
-def _gap(problem: Problem, moments: Moments, lam: Array, params: Params) -> Array:
-    """The duality gap, as `certificates` has it, of moments."""
-    grad = _pull(moments, params)
-    w = params[0]["w"]
-    ridge = objective.ridge(problem, params)
-    square = moments.square + trees.total(w * (grad[0]["w"] - moments.c)) - 2 * ridge
-    z = jax.tree.map(jnp.negative, grad)
-    omega = problem.penalty.value(params, lam)
-
-    def bound(s: Array) -> Array:
-        shrunk = jax.tree.map(lambda a: s * a, z)
-        return (
-            (1 - s) ** 2 * (0.5 * square + ridge)
-            + omega
-            + problem.penalty.conjugate(shrunk, lam)  # pyright: ignore
-            - s * trees.vdot(z, params)
-        )
-
-    s = certificates.dual_scale(problem, z, lam)
-    bounds = jnp.stack([bound(jnp.ones_like(s)), bound(s)])
-    return jnp.min(jnp.where(jnp.isnan(bounds), jnp.inf, bounds))
-
-
-def _measured(
-    problem: Problem,
-    data: Data,
-    tol: Array,
-    lanes: Lane,
-    lams: Array,
-    params: Params,
-    curvature: Array,
-    steps: Array,
-) -> tuple[Params, Info]:
-    """By rows, what the certified solver says of them."""
-
-    def one(lam, params, curvature, steps):
-        lane = lanes._replace(lam=lam)
-        return certified.measured(problem, data, tol, lane, params, curvature, steps)
-
-    return jax.vmap(one)(lams, params, curvature, steps)
+    return jax.vmap(chain)(lane.lam)
