@@ -14,7 +14,7 @@ import numpy as np
 
 from regjax import assembly, brackets, grids, lanes, screening
 from regjax.progress import progress_bar
-from regjax.solvers import quadratic
+from regjax.solvers import gram
 from regjax.task import DIRECTIONS, Task
 from regjax.types import Data, Info, Lane, Params, Problem, Status
 
@@ -121,7 +121,7 @@ def _run(
             return _screened(task, lane, lams, tell)
         many = _lanes(lane, lams, task.seeds, ground.data.X.dtype)
         given = task.problem, ground.data, many, ground.starts
-        quick = quadratic.applies(task.solver, *given)
+        quick = gram.applies(task.solver, *given)
         chains = _chains(task, len(lams), len(many.lam) // len(lams), quick)
         return _engine(task, *given, chains, room, tell)
 
@@ -144,26 +144,31 @@ def _engine(
     room: int,
     tell: Callable | None,
 ) -> tuple[Params, Info]:
-    given = task, problem, data, many, starts
-    if not quadratic.applies(task.solver, *given[1:]):
-        return _by_slots(*given, chains, room, tell)
-    found = quadratic.run(task.solver, *given[1:], chains)
+    given = task.solver, problem, data, many, starts
+    if not gram.applies(*given):
+        return _by_slots(task, *given[1:], chains, room, tell)
+    found = gram.run(*given, chains)
     left = found[1].status == Status.running
-    if tell is not None:
-        tell(np.sum(~left), len(left), "lams")
-    if not left.any():
+    done = len(left) - np.sum(left)
+
+    def tell_all(more: float, _: int, label: str) -> None:
+        if tell is not None:
+            tell(done + more, len(left), label)
+
+    tell_all(0, 0, "lams")
+    if done == len(left):
         return found
     number = np.cumsum(left) - 1
     chains = [number[chain[left[chain]]] for chain in chains if left[chain].any()]
     few = many._replace(lam=many.lam[left], seed=many.seed[left], fold=many.fold[left])
-    rest = _by_slots(task, problem, data, few, starts, chains, room, tell)
-    return jax.tree.map(lambda a, b: _filled(a, left, b), found, rest)
+    rest = _by_slots(task, problem, data, few, starts, chains, room, tell_all)
 
+    def filled(a: np.ndarray, values: np.ndarray) -> np.ndarray:
+        a = a.copy()
+        a[left] = values
+        return a
 
-def _filled(a: np.ndarray, where: np.ndarray, values: np.ndarray) -> np.ndarray:
-    a = a.copy()
-    a[where] = values
-    return a
+    return jax.tree.map(filled, found, rest)
 
 
 def _by_slots(

@@ -406,9 +406,10 @@ def precisions(jaxpr):
 @pytest.mark.parametrize("convex", [True, False])
 def test_products_of_full_batch_steps_are_exact(convex):
     """On a GPU the default is 10 bits, with which no gap is met."""
-    X, y = np.ones((6, 3), np.float32), np.arange(6, dtype=np.float32)
+    X, y = np.ones((6, 3), np.float32), np.arange(6) % 2
     model = rj.models.linear(3) if convex else rj.models.mlp([3, 2, 1])
-    problem = rj.Problem(model, rj.losses.half_squared_error(), rj.penalties.l1())
+    loss = rj.losses.sigmoid_binary_cross_entropy()
+    problem = rj.Problem(model, loss, rj.penalties.l1())
     method = rj.solvers.proximal_gradient()
     data, weights = inputs.check_data(problem, X, y, None, None)
     ground = find_ground(problem, data, weights, None, jax.random.key(0), 1, convex)

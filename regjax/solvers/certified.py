@@ -166,9 +166,7 @@ def _look(
     problem, data = setting
     a = shares(lane)
     given = (problem, data, a, lane.lam)
-    look = certificates.look_at(problem, data, a, *moved)
-    if data.gram is None:
-        look = certificates.refit(*given, look)
+    look = certificates.refit(*given, certificates.look_at(problem, data, a, *moved))
     now = Point(look.params, look.eta)
     ahead = jax.tree.map(lambda a, n, m: a + (n - m), ahead, now.params, moved.params)
     found = certificates.certificate(*given, look)
@@ -180,7 +178,7 @@ def _look(
     # What was met where the loss overflowed says nothing.
     curvature = state.pace.curvature
     undone = jnp.clip(pace.highest, 2 * curvature, 10 * curvature)
-    undone = fista.begin(now.params, jnp.minimum(undone, most_curvature(setting)))
+    undone = fista.begin(now.params, jnp.minimum(undone, _most_curvature(setting)))
     undone = undone._replace(seen=(state.now.params, state.found.grad))
     return state._replace(
         now=trees.where(good, now, state.now),
@@ -211,7 +209,7 @@ def _steps(
         return problem.penalty.prox(params, lane.lam, step)
 
     begun = state.now.params, state.ahead, state.pace
-    given = gradient, prox, setting.aid.metric, most_curvature(setting), state.plain
+    given = gradient, prox, setting.aid.metric, _most_curvature(setting), state.plain
     new, ahead, pace = fista.steps(count, *given, begun)
     return Point(new, linear_predictor(problem.model, new, data)), ahead, pace
 
@@ -224,14 +222,14 @@ def _gradient(problem: Problem, data: Data, params: Params, slopes: Array) -> Pa
 
 
 def _along(problem: Problem, gram: Array, state: State, params: Params) -> Params:
-    """The same of squared error and centred columns, from that of the last look."""
+    """Of squared error and centred columns, by that at the last look."""
     moved = jax.tree.map(jnp.subtract, params, state.now.params)
     bent = ({**moved[0], "w": gram @ moved[0]["w"]},)
     ridge = jax.grad(objective.ridge, argnums=1)(problem, moved)
     return jax.tree.map(lambda g, *more: g + sum(more), state.found.grad, bent, ridge)
 
 
-def most_curvature(setting: Setting) -> Array:
+def _most_curvature(setting: Setting) -> Array:
     """The global bound, where there is one: what is met beyond it is rounding.
 
     Twice, because a power iteration comes from below; and because of a ridge.
@@ -296,7 +294,7 @@ def _runs_away(setting: Setting, lane: Lane, state: State) -> Array:
     """Whether twice the unpenalised coordinates are better: no minimiser."""
     problem, data = setting
     if is_squared(problem.loss):
-        return jnp.array(False)
+        return jnp.array(False)  # least squares always has a minimiser
     params, eta = state.now
     flat, restore = ravel_pytree(params)
     farther = restore(flat.at[setting.aid.free].multiply(2))

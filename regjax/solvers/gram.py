@@ -1,9 +1,9 @@
 """Squared error in few inputs: steps by the Gram matrix, all chains side by side.
 
-The gradient at y is that at w plus `G (y - w)`, `G = X' diag(a) X`, whatever the
-number of rows. It is measured by rows at every look, so that no digit is lost. Steps are
-so cheap then that slots would cost more than they are: a chain is a loop over its
-lams, and what takes too many rounds is left to the engine.
+The gradient at y is that at w plus `G (y - w)` with `G = X' diag(a) X`, whatever the
+number of rows. That at w is measured by rows at every look, so that no digit is lost.
+Such steps cost less than to refill slots: each chain is a loop over its lams, and a lam
+that takes too many rounds, for which all others wait, is left to the engine.
 """
 
 from __future__ import annotations
@@ -30,15 +30,14 @@ def applies(
     """Whether all lanes share a Gram matrix, and are enough to pay for it."""
     if not (method.reduces and data.aid is not None):
         return False
-    squared = models.is_linear(problem.model) and losses.is_squared(problem.loss)
-    # Centred columns and an intercept do not meet in G.
-    free = data.y.shape[1] if models.has_intercept(problem.model) else 0
-    centred = squared and np.all(data.aid.moves.inputs < 0)
-    centred = centred and data.aid.free.size == free
+    if not (models.is_linear(problem.model) and losses.is_squared(problem.loss)):
+        return False
+    # A free intercept's columns are centred, so that it does not meet them in G.
+    apart = not models.has_intercept(problem.model) or -1 in data.aid.moves.inputs
     shared = np.ndim(lanes.weights) == 1 and lanes.scaling is None
     alone = len(jax.tree.leaves(starts)[0]) == 1 and np.all(lanes.lam > 0)
     few = data.X.shape[1] <= min(MOST_INPUTS, INPUTS_A_LANE * len(lanes.lam))
-    return bool(centred and shared and alone and few)
+    return bool(apart and shared and alone and few)
 
 
 def run(
