@@ -32,7 +32,7 @@ from regjax.solvers import fista
 from regjax.solvers.report import count_nonzero, shares
 from regjax.types import Aid, Array, Data, Info, Lane, Params, Problem, Solver, Status
 
-STEPS, GRAM_STEPS = 10, 8  # between two looks
+STEPS, GRAM_STEPS = 10, 6  # between two looks
 PATIENCE = 40  # looks without a better gap, before it is called the floor
 FLOOR = 100.0  # in units of rounding: above it what has stalled is not the floor
 

@@ -19,7 +19,6 @@ from regjax.solvers.report import shares
 from regjax.types import Array, Data, Info, Lane, Method, Params, Problem, Status
 
 MOST_INPUTS = 1024
-INPUTS_A_LANE = 256  # G costs so many steps
 MOST_ROUNDS = 40  # of one lam
 WIDTH = 8  # numbers of chains are multiples of it, so that programs are shared
 
@@ -27,7 +26,7 @@ WIDTH = 8  # numbers of chains are multiples of it, so that programs are shared
 def applies(
     method: Method, problem: Problem, data: Data, lanes: Lane, starts: Params
 ) -> bool:
-    """Whether all lanes share a Gram matrix, and are enough to pay for it."""
+    """Whether all lanes share a Gram matrix that is worth its making."""
     if not (method.reduces and data.aid is not None):
         return False
     if not (models.is_linear(problem.model) and losses.is_squared(problem.loss)):
@@ -36,8 +35,7 @@ def applies(
     apart = not models.has_intercept(problem.model) or -1 in data.aid.moves.inputs
     shared = np.ndim(lanes.weights) == 1 and lanes.scaling is None
     alone = len(jax.tree.leaves(starts)[0]) == 1 and np.all(lanes.lam > 0)
-    few = data.X.shape[1] <= min(MOST_INPUTS, INPUTS_A_LANE * len(lanes.lam))
-    return bool(apart and shared and alone and few)
+    return bool(apart and shared and alone and data.X.shape[1] <= MOST_INPUTS)
 
 
 def run(
