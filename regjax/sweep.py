@@ -144,10 +144,10 @@ def _engine(
     room: int,
     tell: Callable | None,
 ) -> tuple[Params, Info]:
-    given = task.solver, problem, data, many, starts
-    if not gram.applies(*given):
-        return _by_slots(task, *given[1:], chains, room, tell)
-    found = gram.run(*given, chains)
+    if not gram.applies(task.solver, problem, data, many, starts):
+        return _by_slots(task, problem, data, many, starts, chains, room, tell)
+    data = gram.with_matrix(data, many)
+    found = gram.run(task.solver, problem, data, many, starts, chains)
     left = found[1].status == Status.running
     done = len(left) - np.sum(left)
 
@@ -159,9 +159,12 @@ def _engine(
     if done == len(left):
         return found
     number = np.cumsum(left) - 1
-    chains = [number[chain[left[chain]]] for chain in chains if left[chain].any()]
+    rest = [number[chain[left[chain]]] for chain in chains if left[chain].any()]
+    if task.chains is None:  # the hard lams are side by side
+        parts = [np.array_split(c, -(-len(c) // LAMS_A_CHAIN)) for c in rest]
+        rest = [part for chain in parts for part in chain]
     few = many._replace(lam=many.lam[left], seed=many.seed[left], fold=many.fold[left])
-    rest = _by_slots(task, problem, data, few, starts, chains, room, tell_all)
+    rest = _by_slots(task, problem, data, few, starts, rest, room, tell_all)
 
     def filled(a: np.ndarray, values: np.ndarray) -> np.ndarray:
         a = a.copy()

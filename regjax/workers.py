@@ -83,6 +83,9 @@ class Tally:
                 self.callback(sum(self.done), self.total, self.label)
 
 
+_catching: list[Any] = []  # handlers of the main thread, one within another
+
+
 @contextlib.contextmanager
 def catch_interrupt() -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C into a flag, so that finished work is not lost."""
@@ -90,17 +93,21 @@ def catch_interrupt() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    previous = signal.getsignal(signal.SIGINT) or signal.default_int_handler
+    previous: Any = signal.getsignal(signal.SIGINT) or signal.default_int_handler
 
     def handler(number, frame):
         pressed.append(number)
         signal.signal(signal.SIGINT, previous)  # the second one is the caller's
 
     signal.signal(signal.SIGINT, handler)
+    _catching.append(handler)
     try:
         yield lambda: bool(pressed)
     finally:
+        _catching.pop()
         signal.signal(signal.SIGINT, previous)
+        if pressed and previous in _catching:
+            previous(signal.SIGINT, None)  # whoever waits for this one stops too
 
 
 def _cores() -> int:

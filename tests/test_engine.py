@@ -403,6 +403,17 @@ def precisions(jaxpr):
                 yield from precisions(inner)
 
 
+def test_a_ctrl_c_within_stops_what_is_around_it():
+    """Also where the inner work was all done by then."""
+    before = signal.getsignal(signal.SIGINT)
+    with workers.catch_interrupt() as outer:
+        with workers.catch_interrupt() as inner:
+            signal.raise_signal(signal.SIGINT)
+            assert inner() and not outer()
+        assert outer()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 @pytest.mark.parametrize("convex", [True, False])
 def test_products_of_full_batch_steps_are_exact(convex):
     """On a GPU the default is 10 bits, with which no gap is met."""
