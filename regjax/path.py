@@ -98,10 +98,10 @@ def fit_path(
         penalty is convex too; else `minibatch()`, which ends with a polish.
       chains: into how many chains of neighbouring lams the path is cut. Within a
         chain each lam starts from the one before; chains run side by side. 1 is
-        glmnet's path. None: chains of 8 where convex (longer ones where there are
-        several seeds or folds), one chain where only the penalty is not, else one per
-        lam; and a certified linear model of 512 inputs or more is solved by working
-        sets (`regjax.screening`).
+        glmnet's path. None: chains of 8 where convex (13 of squared error in few
+        inputs, longer ones with several seeds or folds), one chain where only the
+        penalty is not, else one per lam; and a certified linear model of 512 inputs or
+        more is solved by working sets (`regjax.screening`).
       direction: of every chain: "sparse_to_dense", from the largest lam, or
         "dense_to_sparse" (never by working sets). A network's chain that starts
         empty stays empty: no gradient leads out of all zeros.

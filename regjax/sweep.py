@@ -144,6 +144,7 @@ def _engine(
     room: int,
     tell: Callable | None,
 ) -> tuple[Params, Info]:
+    """By the Gram matrix where there is one, and what that leaves by slots."""
     if not gram.applies(task.solver, problem, data, many, starts):
         return _by_slots(task, problem, data, many, starts, chains, room, tell)
     data = gram.with_matrix(data, many)
@@ -159,12 +160,12 @@ def _engine(
     if done == len(left):
         return found
     number = np.cumsum(left) - 1
-    rest = [number[chain[left[chain]]] for chain in chains if left[chain].any()]
+    chains = [number[chain[left[chain]]] for chain in chains if left[chain].any()]
     if task.chains is None:  # the hard lams are side by side
-        parts = [np.array_split(c, -(-len(c) // LAMS_A_CHAIN)) for c in rest]
-        rest = [part for chain in parts for part in chain]
+        cut = [np.array_split(c, -(-len(c) // LAMS_A_CHAIN)) for c in chains]
+        chains = [part for parts in cut for part in parts]
     few = many._replace(lam=many.lam[left], seed=many.seed[left], fold=many.fold[left])
-    rest = _by_slots(task, problem, data, few, starts, rest, room, tell_all)
+    rest = _by_slots(task, problem, data, few, starts, chains, room, tell_all)
 
     def filled(a: np.ndarray, values: np.ndarray) -> np.ndarray:
         a = a.copy()
