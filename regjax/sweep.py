@@ -150,7 +150,7 @@ def _engine(
     data = gram.with_matrix(data, many)
     found = gram.run(task.solver, problem, data, many, starts, chains)
     left = found[1].status == Status.running
-    done = len(left) - np.sum(left)
+    done = int(np.sum(~left))
 
     def tell_all(more: float, _: int, label: str) -> None:
         if tell is not None:
