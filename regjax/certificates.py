@@ -190,7 +190,7 @@ def certificate(
     z, stuck = _settled(problem, grad, terms, data.aid)  # pyright: ignore
     inner = trees.vdot(z, params)
     whole = omega + penalty.conjugate(z, lam) - inner  # s = 1: FY and ridge part are 0  # pyright: ignore
-    s = dual_scale(problem, z, lam)
+    s = _scale(problem, z, lam)
     shrunk = jax.tree.map(lambda a: s * a, z)
     part = (
         _fenchel_young(loss, eta, s * slopes, data.y, shares)
@@ -231,7 +231,7 @@ def _settled(
     return z, jnp.any(jnp.array(left)) if left else jnp.array(False)
 
 
-def dual_scale(problem: Problem, z: Params, lam: Array) -> Array:
+def _scale(problem: Problem, z: Params, lam: Array) -> Array:
     """The largest s at which the conjugate of s z is finite, []."""
     if problem.penalty.dual_scale is not None:
         return problem.penalty.dual_scale(z, lam)

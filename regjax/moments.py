@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from regjax.conditioning import blocks
 from regjax.losses import is_squared
 from regjax.models import is_linear
 from regjax.types import Data, Problem
@@ -72,12 +73,11 @@ class Rows(NamedTuple):
 
         The next block takes the place of the one before.
         """
-        (n, p), m = self.X.shape, 1 + self.X.shape[1] + self.y.shape[1]
+        p, m = self.X.shape[1], 1 + self.X.shape[1] + self.y.shape[1]
         roots = np.sqrt(self.weights, dtype=dtype)
-        length = max(1, BLOCK // m)
-        buffer = np.empty((min(length, n), m), dtype)
-        for begin in range(0, n, length):
-            rows = slice(begin, begin + length)
+        most = len(self.X[next(blocks(self.X, BLOCK))])
+        buffer = np.empty((most, m), dtype)
+        for rows in blocks(self.X, BLOCK):
             Z, root = buffer[: len(self.X[rows])], roots[rows, None]
             Z[:, 0] = 1
             np.subtract(self.X[rows], self.mean, out=Z[:, 1 : p + 1])

@@ -109,7 +109,8 @@ def fit_path(
         `model.init(fold_in(key, s))` (a convex problem from its null model); all
         lams of a seed share that start and all lanes share their batches. So with
         one lam per chain adding a lam or a seed changes no other, bitwise (but for
-        a lane all alone, whose program is narrower: to rounding).
+        a lane all alone, whose program is narrower, to rounding; and for squared error
+        in no more inputs than rows, to the tolerance).
       sample_weight: [n], >= 0; the loss is the weighted mean. None for 1.
       offset: [n] or [n, k], added to the linear predictor and not fitted.
       standardize: fit on columns of weighted mean 0 and standard deviation 1 (1/n).

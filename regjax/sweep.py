@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from regjax import assembly, brackets, grids, lanes, screening
+from regjax import assembly, brackets, grids, lanes, screening, workers
 from regjax.progress import progress_bar
 from regjax.solvers import gram
 from regjax.task import DIRECTIONS, Task
@@ -148,16 +148,17 @@ def _engine(
     if not gram.applies(task.solver, problem, data, many, starts):
         return _by_slots(task, problem, data, many, starts, chains, room, tell)
     data = gram.with_matrix(data, many)
-    found = gram.run(task.solver, problem, data, many, starts, chains)
-    left = found[1].status == Status.running
-    done = int(np.sum(~left))
+    with workers.catch_interrupt() as interrupted:
+        found = gram.run(task.solver, problem, data, many, starts, chains)
+        left = found[1].status == Status.running
+        done = int(np.sum(~left))
 
-    def tell_all(more: float, _: int, label: str) -> None:
-        if tell is not None:
-            tell(done + more, len(left), label)
+        def tell_all(more: float, _: int, label: str) -> None:
+            if tell is not None:
+                tell(done + more, len(left), label)
 
-    tell_all(0, 0, "lams")
-    if done == len(left):
+        tell_all(0, 0, "lams")
+    if done == len(left) or interrupted():
         return found
     number = np.cumsum(left) - 1
     chains = [number[chain[left[chain]]] for chain in chains if left[chain].any()]

@@ -1,5 +1,7 @@
 """Steps by the Gram matrix: the same path as by slots, and nothing lost."""
 
+import signal
+
 import jax
 import numpy as np
 import pytest
@@ -108,13 +110,33 @@ def test_what_takes_too_long_goes_on_in_the_engine(monkeypatch):
     assert {total for _, total, _ in told} == {40}
 
 
+def test_a_ctrl_c_keeps_what_is_done(monkeypatch):
+    monkeypatch.setattr(gram, "ROUNDS", 4)
+    monkeypatch.setattr(gram, "ROUNDS_A_LAM", 1)
+    monkeypatch.setattr(gram, "MOST_ROUNDS_A_LAM", 1)
+    jax.clear_caches()
+    X, y = rows()
+    loss, penalty = rj.losses.half_squared_error(), rj.penalties.l1()
+    problem = rj.Problem(rj.models.linear(P, K), loss, penalty)
+    pressed = []
+
+    def press(*_):
+        if not pressed:
+            pressed.append(signal.raise_signal(signal.SIGINT))
+
+    path = rj.fit_path(problem, X, y, 40, progress=press)
+    jax.clear_caches()
+    assert 0 < len(path) < 40 and np.all(path.status == rj.Status.converged)
+
+
+def fail(*_):
+    raise AssertionError("by the Gram matrix")
+
+
 @pytest.mark.parametrize(
     "more", [{"lams": [1.0, 0.0]}, {"seeds": 2}, {"loss": "poisson_nll"}], ids=str
 )
 def test_what_it_is_not_for(more, monkeypatch):
-    def fail(*_):
-        raise AssertionError("by the Gram matrix")
-
     monkeypatch.setattr(gram, "run", fail)
     X, y = rows()
     loss = getattr(rj.losses, more.get("loss", "half_squared_error"))()
@@ -125,6 +147,7 @@ def test_what_it_is_not_for(more, monkeypatch):
 
 
 def test_a_penalised_intercept_is_no_column_of_it(monkeypatch):
+    monkeypatch.setattr(gram, "run", fail)
     X, y = rows()
     everything = ({"w": True, "b": True},)
     penalty = rj.penalties.l1(where=everything)
