@@ -8,6 +8,7 @@ import optax
 import pytest
 
 import regjax as rj
+from regjax import grids
 
 
 def two_moons(n=120, p=5, seed=0):
@@ -351,3 +352,18 @@ def test_the_objective_never_rises_along_proximal_gradient():
         for count in (1, 3, 10, 30, 100)
     ]
     assert np.all(np.diff(values) <= 1e-6)
+
+
+def test_the_null_model_is_not_searched_for_once_it_is_found(monkeypatch):
+    """At the optimum no halved step goes down, and none is tried."""
+    calls, measure = [], grids._derivatives_at
+    monkeypatch.setattr(
+        grids, "_derivatives_at", lambda *a: calls.append(a) or measure(*a)
+    )
+    rng = np.random.default_rng(4)  # one of those where rounding leaves a slope
+    X, y = rng.standard_normal((500, 3)), rng.standard_normal(500)
+    problem = rj.Problem(
+        rj.models.linear(3), rj.losses.half_squared_error(), rj.penalties.l1()
+    )
+    rj.fit_path(problem, X.astype(np.float32), y.astype(np.float32), 3)
+    assert 0 < len(calls) <= 4
