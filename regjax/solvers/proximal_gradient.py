@@ -39,16 +39,18 @@ def proximal_gradient(tol: float | None = None, max_iter: int = 100_000) -> Meth
     max_iter = whole_number("max_iter", max_iter)
     tol = None if tol is None else positive("tol", tol)
     # Few slots, of many steps each: with more, more of them wait for the last chain.
-    return Method(Partial(build, tol, max_iter), tol=tol, reduces=True, slots=4)
+    # 0, not None, for the default: all tolerances share one program.
+    return Method(Partial(build, tol or 0.0, max_iter), tol=tol, reduces=True, slots=4)
 
 
-def build(tol: Array | float | None, most: int, problem: Problem, data: Data) -> Solver:
-    """The Solver of one problem and one data set."""
+def build(tol: Array | float, most: int, problem: Problem, data: Data) -> Solver:
+    """The Solver of one problem and one data set; tol 0 is the dtype's default."""
     form = monotone if data.aid is None else certified
-    return form.build(tolerance(tol, data.X.dtype), most, problem, data)
+    tol = jnp.where(tol > 0, tol, tolerance(None, data.X.dtype))
+    return form.build(tol, most, problem, data)
 
 
-def tolerance(tol: Any, dtype: Any) -> Any:
+def tolerance(tol: float | None, dtype: Any) -> float:
     """As given, or the default of a dtype."""
     default = 1e-5 if dtype == jnp.float32 else 1e-12
     return default if tol is None else tol
