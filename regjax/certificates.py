@@ -100,7 +100,22 @@ def look_at(
     problem: Problem, data: Data, shares: Array, params: Params, eta: Array
 ) -> Look:
     """A Look."""
-    return Look(params, eta, *slopes_of(problem.loss, eta, data.y, shares))
+    losses, slopes = slopes_of(problem.loss, eta, data.y, shares)
+    if problem.loss.balanced:
+        slopes = _balanced(slopes, data.y)
+    return Look(params, eta, losses, slopes)
+
+
+def _balanced(slopes: Array, y: Array) -> Array:
+    """Slopes [n, k] whose rows sum to 0, that of a certain label from the others.
+
+    It is `p - 1`, which has the digits of 1 and not its own where a row is fitted well.
+    """
+    certain = y == 1
+    others = jnp.where(certain, 0.0, slopes)
+    # A sum by a product, as in the loss.
+    total = others @ jnp.ones((slopes.shape[1], 1), slopes.dtype)
+    return jnp.where(certain, -total, slopes)
 
 
 def refit(

@@ -37,6 +37,7 @@ def softmax_cross_entropy() -> Loss:
         classes=True,
         fenchel_young=Partial(_softmax_fenchel_young),
         hessian=Partial(_softmax_hessian),
+        balanced=True,
         config=("softmax_cross_entropy", {}),
     )
 

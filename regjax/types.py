@@ -55,6 +55,8 @@ class Loss(NamedTuple):
         conjugate(v, y) - v . eta >= 0` without its cancellation; None: that sum.
       hessian: `hessian(eta, y) -> (d [n, k], u [n, k])`, whose `diag(d) - u u'` is the
         second derivative in each row's eta; None: by differentiation.
+      balanced: whether a row's slopes in eta sum to 0 whatever eta is, as those of
+        classes do whose y sum to 1.
       config: name and arguments that build this loss again; None for your own.
     """
 
@@ -68,6 +70,7 @@ class Loss(NamedTuple):
     classes: bool = False
     fenchel_young: Callable[..., Array] | None = None
     hessian: Callable[..., tuple[Array, Array]] | None = None
+    balanced: bool = False
     config: Config = None
 
 

@@ -8,6 +8,7 @@ import oracles
 import pytest
 
 import regjax as rj
+from regjax import certificates
 
 LOSSES = {
     "half_squared_error": rj.losses.half_squared_error(),
@@ -283,3 +284,25 @@ def test_separable_classes_without_a_penalty_have_no_minimiser():
     path = fit("sigmoid_binary_cross_entropy", X, (X[:, 0] > 0).astype(int), [0.0])
     assert_no_nan(path)
     assert path.status[0] == rj.Status.unbounded
+
+
+@pytest.mark.parametrize("margin", [5.0, 15.0, 30.0])
+def test_slopes_of_well_fitted_rows_have_all_digits_in_float32(margin):
+    """`p - 1` has those of 1: a gap at a small lam is made of such slopes."""
+    rng = np.random.default_rng(0)
+    y = np.eye(3, dtype=np.float32)[rng.integers(3, size=60)]
+    y[:6] = [0.5, 0.5, 0.0]  # soft labels
+    y[6:9] = [0.0, 0.2, 0.8]
+    eta = np.float32(rng.normal(size=y.shape) + margin * y)
+    shares = np.float32(rng.integers(3, size=60) / 60)
+    softmax = rj.losses.softmax_cross_entropy()
+    this = rj.Problem(rj.models.linear(2, 3), softmax, rj.penalties.l1())
+    rows = rj.types.Data(np.ones((60, 2), np.float32), y)
+    found = certificates.look_at(this, rows, shares, (), eta).slopes
+    p = np.exp(np.float64(eta))
+    p /= p.sum(1, keepdims=True)
+    others = np.sum(np.where(y == 1, 0, p), axis=1, keepdims=True)
+    exact = shares[:, None] * np.where(y == 1, -others, p - y)
+    hard = y.max(1) == 1
+    np.testing.assert_allclose(found[hard], exact[hard], rtol=1e-5)
+    np.testing.assert_allclose(found[~hard], exact[~hard], atol=1e-7)

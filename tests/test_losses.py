@@ -437,6 +437,16 @@ def test_the_hessian_is_jaxs_own(name, x64):
 
 
 @every_loss
+def test_slopes_of_a_balanced_loss_sum_to_zero(name, x64):
+    """Those of softmax, labels soft or hard; of no other loss."""
+    loss, _ = loss_and_oracle(name)
+    eta, hard = rows(name)
+    for y in (hard, 0.7 * hard + 0.3 * np.roll(hard, 1, axis=0)):
+        sums = np.sum(gradient(loss, eta, y), axis=1)
+        assert (np.abs(sums).max() < 1e-14) == loss.balanced
+
+
+@every_loss
 def test_the_curvature_bounds_the_hessian(name, x64):
     """No eta has a larger eigenvalue, and some eta comes near; None: no bound."""
     loss, oracle = loss_and_oracle(name)
