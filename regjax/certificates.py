@@ -60,7 +60,11 @@ def pull_back(model: Model, params: Params, data: Data, slopes: Array) -> Params
     """`X' slopes`, of any affine model: the pull-back of eta, like params."""
     if is_linear(model):
         total = jnp.sum(slopes, axis=0)
-        w = (slopes.T @ data.X).T  # XLA for CPU would pack X anew for X' slopes
+        # XLA for CPU packs X anew for X' slopes; for slopes' X only beyond the cache.
+        if data.XT is None or objective.is_narrow(data):
+            w = (slopes.T @ data.X).T
+        else:
+            w = data.XT @ slopes
         if data.scaling is not None:
             center, scale = data.scaling
             w = (w - center[:, None] * total[None]) / scale[:, None]

@@ -18,13 +18,13 @@ from jax.flatten_util import ravel_pytree
 from regjax import free_block, trees
 from regjax.certificates import pull_back
 from regjax.models import is_linear
-from regjax.objective import linear_predictor
+from regjax.objective import is_narrow, linear_predictor
 from regjax.types import Aid, Array, Data, Model, Params, Problem
 
 POWER_STEPS = 8
 PROBES = 32  # random rows for the column sizes of a model without known layout
 HUGE = 1e12
-MOST_TURNED = 128  # columns
+LARGE, LARGEST = 2**20, 2**28  # numbers in a wide X whose transpose is kept
 BLOCK = 2**19  # numbers in a block of rows
 MOST_RESPONSES = 5 * 10**7  # numbers in the responses of the free coordinates
 
@@ -71,17 +71,23 @@ def mean_squares(X: np.ndarray, shares: np.ndarray) -> np.ndarray:
     return total
 
 
-def turned(problem: Problem, data: Data) -> np.ndarray | None:
-    """X' [p, n] row by row; None where it is of no use.
+def keeps_turned(problem: Problem, data: Data) -> bool:
+    """Whether X' [p, n] row by row beside X is worth its memory.
 
-    With it eta has its rows last in memory, beside y, and steps with few columns and
-    one output take a third of the time on a CPU; with more of them none is won
+    On a CPU products are fast that take X or X' row by row, times a thin matrix: from
+    X' eta has its rows last in memory, beside y, and narrow steps of one output take a
+    third of the time; a gradient of an X beyond the cache takes a half to a seventh
     (scripts/bench/NOTES.md).
     """
-    narrow = data.X[0].size <= MOST_TURNED and data.y.shape[1] == 1
-    if not (narrow and is_linear(problem.model) and jax.default_backend() == "cpu"):
-        return None
-    return np.ascontiguousarray(np.asarray(data.X).T)
+    if not (is_linear(problem.model) and jax.default_backend() == "cpu"):
+        return False
+    n, p = data.X.shape
+    return data.y.shape[1] == 1 if is_narrow(data) else LARGE <= n * p <= LARGEST
+
+
+def turned(X: Any) -> Array:
+    """X' row by row in memory."""
+    return trees.jitted(jnp.transpose, X)
 
 
 def move_intercept(params: Params, mean: np.ndarray, sign: float) -> Params:

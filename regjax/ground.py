@@ -137,14 +137,16 @@ def _conditioned(
         data, weights = moments.fewer_rows(data, weights, mean)
     elif mean is not None:
         data = data._replace(X=data.X - mean)
-    X, squares, XT = np.asarray(data.X), None, None
+    X, squares = np.asarray(data.X), None
     if convex and is_linear(problem.model):
         squares = conditioning.mean_squares(X, weights / weights.sum(dtype=float))
         if mean is not None:
             X, squares = conditioning.without_residue(X, squares, mean)
         data = data._replace(X=X)
-        XT = conditioning.turned(problem, data)
-    return jax.device_put(data._replace(XT=XT)), weights, squares
+    data = jax.device_put(data)
+    if convex and conditioning.keeps_turned(problem, data):
+        data = data._replace(XT=conditioning.turned(data.X))
+    return data, weights, squares
 
 
 def _within_bounds(

@@ -17,6 +17,8 @@ from regjax import trees
 from regjax.models import is_linear
 from regjax.types import Array, Data, Model, Params, Problem
 
+NARROW = 128  # columns of X, at most
+
 
 def linear_predictor(model: Model, params: Params, data: Data) -> Array:
     """Eta with the offset, [n, k]."""
@@ -37,8 +39,14 @@ def apply(model: Model, params: Params, data: Data) -> Array:
         center, scale = data.scaling
         w = w / scale[:, None]
         shift = shift - center @ w
-    eta = data.X @ w if data.XT is None else (w.T @ data.XT).T
+    turned = data.XT is not None and is_narrow(data)
+    eta = (w.T @ data.XT).T if turned else data.X @ w
     return eta + shift[None]
+
+
+def is_narrow(data: Data) -> bool:
+    """Whether X' row by row, where it is kept, serves eta; else the gradient."""
+    return data.X.shape[1] <= NARROW
 
 
 def data_loss(problem: Problem, params: Params, data: Data, shares: Array) -> Array:

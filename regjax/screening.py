@@ -182,8 +182,11 @@ def part_of(problem: Problem, data: Data, inputs: np.ndarray) -> Part:
         free=np.arange(aid.free.size, dtype=np.int32),
         null=aid.null * np.asarray(SHARE, aid.null.dtype),
     )
-    data = data._replace(X=trees.jitted(_columns, data.X, inputs), aid=aid)
-    return Part(problem, data._replace(XT=conditioning.turned(problem, data)), inputs)
+    X = trees.jitted(_columns, data.X, inputs)
+    data = data._replace(X=X, XT=None, aid=aid)
+    if conditioning.keeps_turned(problem, data):
+        data = data._replace(XT=conditioning.turned(X))
+    return Part(problem, data, inputs)
 
 
 def _columns(X: Array, inputs: Array) -> Array:

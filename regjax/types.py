@@ -140,7 +140,7 @@ class Data(NamedTuple):
       scaling: `(center [p], scale [p])`, what this lane's columns are standardised
         by on the way into the model; None: by nothing.
       aid: what helps a solver of the convex problem; None: it is not convex.
-      XT: [p, n] X', row by row in memory, of a narrow linear model; None: not kept.
+      XT: [p, n] X', row by row in memory, of a linear model; None: not kept.
       gram: [p, p] `X' diag(shares) X` of squared error; None: steps do without it.
       validation: rows held out, which training stops early by; None: it does not.
     """

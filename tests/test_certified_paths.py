@@ -7,7 +7,7 @@ import pytest
 from sklearn import datasets
 
 import regjax as rj
-from regjax import conditioning
+from regjax import conditioning, objective
 
 LOSSES = {
     "diabetes": rj.losses.half_squared_error(),
@@ -143,22 +143,44 @@ def test_a_saturated_fit_is_proved_in_float64_as_in_float32(x64):
             np.testing.assert_allclose(found, path.gap[i], rtol=0.02)
 
 
+@pytest.mark.parametrize("narrow", [True, False])
 @pytest.mark.parametrize("standardize", [False, True])
-def test_x_turned_changes_no_path(x64, monkeypatch, standardize):
-    """Narrow models of one output take eta from X' (`conditioning.turned`)."""
-    X, y, _ = load("breast_cancer")
-    one = problem("breast_cancer", rj.penalties.l1(), X.shape[1], 1)
+def test_x_turned_changes_no_path(x64, monkeypatch, standardize, narrow):
+    """Narrow models of one output take eta from X', large wide ones the gradient."""
+    X, y, k = load("breast_cancer" if narrow else "wine")
+    this = problem(
+        "breast_cancer" if narrow else "wine", rj.penalties.l1(), X.shape[1], k
+    )
     folds = np.arange(len(y)) % 3
     found = []
-    for most in (128, 0):
-        monkeypatch.setattr(conditioning, "MOST_TURNED", most)
-        kept = conditioning.turned(one, rj.types.Data(X, y[:, None]))
-        assert (kept is not None) == (most > 0 and jax.default_backend() == "cpu")
-        path = rj.fit_path(one, X, y, 12, standardize=standardize)
+    for kept in (True, False):
+        monkeypatch.setattr(objective, "NARROW", 128 if narrow and kept else 0)
+        large = 0 if kept and not narrow else np.inf
+        monkeypatch.setattr(conditioning, "LARGE", large)
+        jax.clear_caches()  # these are no part of a program's key
+        rows = rj.types.Data(X, np.zeros((len(y), k)))
+        on_cpu = jax.default_backend() == "cpu"
+        assert conditioning.keeps_turned(this, rows) == (kept and on_cpu)
+        path = rj.fit_path(this, X, y, 12, standardize=standardize)
         cv = rj.cross_validate(
-            one, X, y, folds=folds, lams=path.lams, standardize=standardize
+            this, X, y, folds=folds, lams=path.lams, standardize=standardize
         )
         found.append((path.objective, path.params, cv.mean))
+    jax.clear_caches()
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *found
     )
+
+
+def test_x_turned_is_kept_where_it_pays(monkeypatch):
+    """Of narrow models with one output, and of wide X beyond the cache."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+
+    def kept(n, p, k):
+        given = jax.ShapeDtypeStruct((n, p), "f4"), jax.ShapeDtypeStruct((n, k), "f4")
+        loss = rj.losses.half_squared_error()
+        this = rj.Problem(rj.models.linear(p, k), loss, rj.penalties.l1())
+        return conditioning.keeps_turned(this, rj.types.Data(*given))
+
+    assert kept(500, 128, 1) and not kept(500, 128, 2) and not kept(500, 129, 1)
+    assert kept(4000, 300, 1) and kept(4000, 300, 10) and not kept(10**6, 300, 1)

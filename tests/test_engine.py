@@ -101,12 +101,12 @@ def test_slots_of_any_number_give_the_same_path(monkeypatch, case):
     np.testing.assert_allclose(narrow.objective, wide.objective, rtol=1e-4)
 
 
-@pytest.mark.parametrize("p", [4, 100])
-def test_one_output_from_x_turned_does_not_depend_on_the_slot(p):
+@pytest.mark.parametrize("n, p", [(300, 4), (300, 100), (2700, 400)])
+def test_one_output_from_x_turned_does_not_depend_on_the_slot(n, p):
     """Bitwise: other lams beside it move a lam to other slots."""
     rng = np.random.default_rng(0)
-    X = rng.standard_normal((300, p)).astype(np.float32)
-    y = (X[:, 0] + rng.standard_normal(300) > 0).astype(int)
+    X = rng.standard_normal((n, p)).astype(np.float32)
+    y = (X[:, 0] + rng.standard_normal(n) > 0).astype(int)
     loss = rj.losses.sigmoid_binary_cross_entropy()
     problem = rj.Problem(rj.models.linear(p), loss, rj.penalties.l1())
     whole = rj.fit_path(problem, X, y, LAMS, chains=9)

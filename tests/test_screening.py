@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import regjax as rj
-from regjax import screening
+from regjax import conditioning, objective, screening
 
 N, P = 60, 640
 
@@ -62,13 +62,16 @@ def sizes(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, "softmax group, X turned"])
 def test_every_lam_is_proved_over_all_inputs(sizes, monkeypatch, name):
     """The path is that without working sets, to what both prove."""
-    problem, X, y = case(name)
+    if "turned" in name:  # of all X, and of working sets above 128 inputs
+        monkeypatch.setattr(conditioning, "LARGE", 0)
+    problem, X, y = case(name.split(",")[0])
     solver = rj.solvers.proximal_gradient(tol=1e-4)
     path = rj.fit_path(problem, X, y, 25, solver=solver)
     assert sizes and max(sizes) < P
+    assert "turned" not in name or max(sizes) > objective.NARROW
     assert np.all(path.status == rj.Status.converged)
     assert np.all(path.gap <= 1e-4 * path.null_loss)
     monkeypatch.setattr(screening, "LEAST_INPUTS", P + 1)
