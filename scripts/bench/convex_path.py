@@ -4,10 +4,10 @@ For every case the peer's tolerance is tightened until its own answers have a la
 duality gap, measured by `rj.certify` in float64 at 15 of the lams, no larger than the
 target; ours is given the target as its tolerance and its answers are measured by the
 same yardstick. All are timed on whole calls from the same X in memory, centring
-included, the median of three; compiling is excluded and reported beside (once: all
-gaps of a case share their programs), as is the peak memory of a process that does
-only that path to 1e-4. Ours is float32, but for the case
-of a gap that float32 cannot reach; the peers get the same arrays.
+included, the median of three; compiling is excluded and reported beside (all gaps of a
+case share their programs, so it is the first's), as is the peak memory of a process
+that does only that path, to 1e-4. Ours is float32, but for the case of a gap that
+float32 cannot reach; the peers get the same arrays.
 
     python scripts/bench/convex_path.py                 # needs Rscript and glmnet
     python scripts/bench/convex_path.py --only digits breast_cancer
