@@ -143,9 +143,10 @@ def test_a_saturated_fit_is_proved_in_float64_as_in_float32(x64):
             np.testing.assert_allclose(found, path.gap[i], rtol=0.02)
 
 
-@pytest.mark.parametrize("narrow", [True, False])
-@pytest.mark.parametrize("standardize", [False, True])
-def test_x_turned_changes_no_path(x64, monkeypatch, standardize, narrow):
+@pytest.mark.parametrize(
+    "narrow, standardize", [(True, False), (True, True), (False, True)]
+)
+def test_x_turned_changes_no_path(x64, monkeypatch, narrow, standardize):
     """Narrow models of one output take eta from X', large wide ones the gradient."""
     X, y, k = load("breast_cancer" if narrow else "wine")
     this = problem(
