@@ -162,11 +162,8 @@ def test_x_turned_changes_no_path(x64, monkeypatch, narrow, standardize):
         rows = rj.types.Data(X, np.zeros((len(y), k)))
         on_cpu = jax.default_backend() == "cpu"
         assert conditioning.keeps_turned(this, rows) == (kept and on_cpu)
-        path = rj.fit_path(this, X, y, 12, standardize=standardize)
-        cv = rj.cross_validate(
-            this, X, y, folds=folds, lams=path.lams, standardize=standardize
-        )
-        found.append((path.objective, path.params, cv.mean))
+        cv = rj.cross_validate(this, X, y, folds, 12, standardize=standardize)
+        found.append((cv.path.objective, cv.path.params, cv.mean))
     jax.clear_caches()
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *found
