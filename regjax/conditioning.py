@@ -85,9 +85,10 @@ def keeps_turned(problem: Problem, data: Data) -> bool:
     return data.y.shape[1] == 1 if is_narrow(data) else LARGE <= n * p <= LARGEST
 
 
-def turned(X: Any) -> Array:
-    """X' row by row in memory."""
-    return trees.jitted(jnp.transpose, X)
+def with_turned(problem: Problem, data: Data) -> Data:
+    """Data with X' row by row in memory, where it is kept."""
+    kept = keeps_turned(problem, data)
+    return data._replace(XT=trees.jitted(jnp.transpose, data.X) if kept else None)
 
 
 def move_intercept(params: Params, mean: np.ndarray, sign: float) -> Params:

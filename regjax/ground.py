@@ -144,8 +144,8 @@ def _conditioned(
             X, squares = conditioning.without_residue(X, squares, mean)
         data = data._replace(X=X)
     data = jax.device_put(data)
-    if convex and conditioning.keeps_turned(problem, data):
-        data = data._replace(XT=conditioning.turned(data.X))
+    if convex:
+        data = conditioning.with_turned(problem, data)
     return data, weights, squares
 
 

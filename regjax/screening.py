@@ -182,11 +182,8 @@ def part_of(problem: Problem, data: Data, inputs: np.ndarray) -> Part:
         free=np.arange(aid.free.size, dtype=np.int32),
         null=aid.null * np.asarray(SHARE, aid.null.dtype),
     )
-    X = trees.jitted(_columns, data.X, inputs)
-    data = data._replace(X=X, XT=None, aid=aid)
-    if conditioning.keeps_turned(problem, data):
-        data = data._replace(XT=conditioning.turned(X))
-    return Part(problem, data, inputs)
+    data = data._replace(X=trees.jitted(_columns, data.X, inputs), aid=aid)
+    return Part(problem, conditioning.with_turned(problem, data), inputs)
 
 
 def _columns(X: Array, inputs: Array) -> Array:
