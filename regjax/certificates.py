@@ -34,6 +34,7 @@ from regjax.types import Aid, Array, Data, Loss, Model, Params, Problem
 NEWTON_STEPS = 1
 NEWTON_STEPS_FROM_AFAR = 20
 TINY = 1e-30
+SMALL = 1e-4  # gain of a Newton step, over the loss
 
 
 class Certificate(NamedTuple):
@@ -142,7 +143,7 @@ def refit(
       steps: of Newton.
 
     Returns:
-      A Look, nowhere of a larger objective.
+      A Look, nowhere of a larger objective but to rounding.
     """
     free, moves = data.aid.free, data.aid.moves  # pyright: ignore
     if free.shape[0] == 0:
@@ -157,9 +158,11 @@ def refit(
     def inside(flat: Array) -> Array:
         return ravel_pytree(problem.penalty.prox(restore(flat), lam, 0.0))[0]  # pyright: ignore
 
+    def slope_at(now: Look) -> Array:
+        return moves.back(now.slopes) + ridge * ravel_pytree(now.params)[0][free]
+
     def step(_, now: Look) -> Look:
-        flat = ravel_pytree(now.params)[0]
-        slope = moves.back(now.slopes) + ridge * flat[free]
+        flat, slope = ravel_pytree(now.params)[0], slope_at(now)
         kept = jnp.where(shares[:, None] > 0, now.eta, 0.0)
         hessian = moves.hessian(problem.loss, kept, data.y, shares) + jnp.diag(ridge)
         pushed = flat.at[free].add(-slope / (jnp.diagonal(hessian) + TINY))  # pyright: ignore
@@ -171,7 +174,13 @@ def refit(
         before, after = (jnp.sum(a.losses) for a in (now, new))
         bent = 0.5 * jnp.sum(ridge * (there[free] ** 2 - flat[free] ** 2))
         slack = 4 * jnp.finfo(eta.dtype).eps * jnp.abs(before)
-        return trees.where(after + bent <= before + slack, new, now)  # False for NaN
+        lower = after + bent <= before + slack  # False for NaN
+        # What a small step gains is less than losses are rounded; slopes tell it.
+        small = -jnp.vdot(slope, delta) <= SMALL * jnp.abs(before)
+        steep, flatter = (
+            jnp.max(jnp.where(active, jnp.abs(a), 0.0)) for a in (slope, slope_at(new))
+        )
+        return trees.where(lower | (small & (flatter < steep)), new, now)
 
     return jax.lax.fori_loop(0, steps, step, look)
 
@@ -183,7 +192,8 @@ def _newton(hessian: Array, slope: Array, active: Array) -> Array:
     bend = jnp.sqrt(jnp.finfo(slope.dtype).eps)
     level = bend * jnp.trace(hessian) / jnp.maximum(jnp.sum(active), 1) + TINY
     hessian = hessian + jnp.diag(jnp.where(active, level, 1.0))
-    return -jnp.linalg.solve(hessian, jnp.where(active, slope, 0.0))
+    factor = jax.scipy.linalg.cho_factor(hessian)
+    return -jax.scipy.linalg.cho_solve(factor, jnp.where(active, slope, 0.0))
 
 
 def certificate(

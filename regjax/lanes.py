@@ -232,7 +232,11 @@ def _refill(solver: Solver, queue: Queue, carry: Carry, ready: Array) -> Carry:
     lane = lane.astype(jnp.int32)
 
     lanes, axes = _lanes_at(queue, lane)
-    fresh = _fresh(solver, queue, lane)
+    fresh = jax.lax.cond(
+        jnp.any(begins & (lane < count)),
+        lambda: _fresh(solver, queue, lane),
+        lambda: carry.state,
+    )
     resumed = jax.vmap(solver.resume, in_axes=(axes, 0))(lanes, carry.usable)
     state = _pick(goes_on, resumed, _pick(begins, fresh, carry.state))
     begun = jnp.where(lane < count, Status.running, Status.converged)

@@ -8,7 +8,8 @@ import oracles
 import pytest
 
 import regjax as rj
-from regjax import certificates
+from regjax import certificates, inputs, objective
+from regjax.ground import find_ground
 
 LOSSES = {
     "half_squared_error": rj.losses.half_squared_error(),
@@ -222,7 +223,9 @@ def test_lambda_max_is_the_smallest_lam_of_an_empty_model(loss, penalty, x64):
     X, y = data(loss)
     bounds = {"low": np.r_[0, np.full(P - 1, -np.inf)], "high": np.r_[np.full(P, 0.25)]}
     free = {"factors": np.r_[0, FACTORS["excluded"][1:]]}
-    for situation in ({}, free | (bounds if penalty != "group" else {})):
+    held = free | (bounds if penalty != "group" else {})
+    two = loss in ("half_squared_error", "softmax_cross_entropy")
+    for situation in ({}, held) if two else ({},):
         given = {"penalty": penalty, "situation": situation, "tol": 1e-12}
         top = fit(loss, X, y, 2, **given).lams[0]
         path = fit(loss, X, y, top * np.array([1.001, 0.99]), **given)
@@ -306,3 +309,29 @@ def test_slopes_of_well_fitted_rows_have_all_digits_in_float32(margin):
     hard = y.max(1) == 1
     np.testing.assert_allclose(found[hard], exact[hard], rtol=1e-5)
     np.testing.assert_allclose(found[~hard], exact[~hard], atol=1e-7)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_intercepts_are_fitted_where_the_gain_is_below_rounding(seed):
+    """Else their slopes are left at 1e-7, which is no 0 where lam is 1e-6."""
+    rng = np.random.default_rng(seed)
+    y = np.eye(3, dtype=np.float32)[rng.integers(3, size=400)]
+    eta = np.float32(8 * y + rng.standard_normal(y.shape))
+    softmax = rj.losses.softmax_cross_entropy()
+    this = rj.Problem(rj.models.linear(3, 3), softmax, rj.penalties.l1())
+    data, weights = inputs.check_data(this, eta, y.argmax(1), None, None)
+    key = jax.random.key(0)
+    data = find_ground(this, data, weights, None, key, 1, centred=True).data
+    shares = weights / weights.sum()
+    w, lam = np.eye(3, dtype=np.float32), np.float32(1e-6)
+
+    def at(b, steps):
+        params = ({"w": w, "b": b},)
+        moved = objective.linear_predictor(this.model, params, data)
+        look = certificates.look_at(this, data, shares, params, moved)
+        return certificates.refit(this, data, shares, lam, look, steps)
+
+    best = np.asarray(at(eta.mean(0), 30).params[0]["b"])  # columns are centred
+    near = best + np.float32(1e-4) * rng.standard_normal(3).astype(np.float32)
+    before, after = (np.abs(at(near, k).slopes.sum(0)).max() for k in (0, 1))
+    assert after < 0.1 * before

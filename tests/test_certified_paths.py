@@ -143,11 +143,10 @@ def test_a_saturated_fit_is_proved_in_float64_as_in_float32(x64):
             np.testing.assert_allclose(found, path.gap[i], rtol=0.02)
 
 
-@pytest.mark.parametrize(
-    "narrow, standardize", [(True, False), (True, True), (False, True)]
-)
-def test_x_turned_changes_no_path(x64, monkeypatch, narrow, standardize):
+@pytest.mark.parametrize("narrow", [True, False])
+def test_x_turned_changes_no_path(x64, monkeypatch, narrow):
     """Narrow models of one output take eta from X', large wide ones the gradient."""
+    solver = rj.solvers.proximal_gradient(tol=1e-9)
     X, y, k = load("breast_cancer" if narrow else "wine")
     this = problem(
         "breast_cancer" if narrow else "wine", rj.penalties.l1(), X.shape[1], k
@@ -162,7 +161,8 @@ def test_x_turned_changes_no_path(x64, monkeypatch, narrow, standardize):
         rows = rj.types.Data(X, np.zeros((len(y), k)))
         on_cpu = jax.default_backend() == "cpu"
         assert conditioning.keeps_turned(this, rows) == (kept and on_cpu)
-        cv = rj.cross_validate(this, X, y, folds, 12, standardize=standardize)
+        given = this, X, y, folds, 6
+        cv = rj.cross_validate(*given, solver=solver, standardize=True)
         found.append((cv.path.objective, cv.path.params, cv.mean))
     jax.clear_caches()
     jax.tree.map(

@@ -79,19 +79,19 @@ def test_the_curve_is_that_of_cv_glmnet(curve, x64):
     np.testing.assert_allclose(cv.lam_1se, curve["lambda_1se"], rtol=1e-9)
 
 
-@pytest.mark.parametrize("standardize", [False, True])
 @pytest.mark.parametrize(
-    ("problem", "y"),
+    ("problem", "y", "standardize"),
     [
-        (SQUARED, NUMBERS),
-        (SOFTMAX, CLASSES),
+        (SQUARED, NUMBERS, False),
+        (SOFTMAX, CLASSES, True),
         (
             SQUARED._replace(penalty=rj.penalties.l1(factors=[1, 0, 1, 1, 0])),
             NUMBERS,
+            True,
         ),
-        (SQUARED._replace(model=rj.models.linear(P, bias=False)), NUMBERS),
+        (SQUARED._replace(model=rj.models.linear(P, bias=False)), NUMBERS, True),
     ],
-    ids=["squared", "softmax", "free inputs", "no intercept"],
+    ids=["squared", "softmax, standardised", "free inputs", "no intercept"],
 )
 def test_a_fold_is_a_fit_to_its_training_rows(problem, y, standardize, x64):
     """With weights and an offset; standardised by those rows alone."""
@@ -122,10 +122,10 @@ def test_a_fold_is_a_fit_to_its_training_rows(problem, y, standardize, x64):
         if eta.shape[-1] > 1:  # a common shift of the classes is free
             found, eta = (a - a.mean(-1, keepdims=True) for a in (found, eta))
         np.testing.assert_allclose(found, eta, atol=2e-5)
-    whole = rj.fit_path(
-        problem, wide, y, lams, sample_weight=weights, offset=offset, **given
-    )
-    np.testing.assert_allclose(cv.path.objective, whole.objective, rtol=1e-11)
+    if problem is SQUARED:
+        given |= {"sample_weight": weights, "offset": offset}
+        whole = rj.fit_path(problem, wide, y, lams, **given)
+        np.testing.assert_allclose(cv.path.objective, whole.objective, rtol=1e-11)
 
 
 def free_for_one_output():

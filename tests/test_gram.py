@@ -25,15 +25,15 @@ FACTORS = np.ones(P)
 FACTORS[[2, 7]], FACTORS[9] = 0, np.inf
 CASES = {
     "l1": (rj.penalties.l1(), {}),
-    "elastic net": (rj.penalties.elastic_net(0.3), {"ridge": 0.1}),
+    "elastic net": (rj.penalties.elastic_net(0.3), {"ridge": 0.1, "bias": False}),
     "factors": (rj.penalties.l1(factors=FACTORS), {"ridge": 0.1}),
-    "bounds": (rj.penalties.l1(bounds=(-0.1, 0.2)), {}),
+    "bounds": (rj.penalties.l1(bounds=(-0.1, 0.2)), {"chains": 1}),
     "groups": (rj.penalties.group(), {"sample_weight": np.arange(N) % 4}),
-    "offset": (rj.penalties.l1(), {"offset": np.linspace(-5, 5, N, dtype=np.float32)}),
-    "no intercept": (rj.penalties.l1(), {"bias": False}),
     "standardised": (rj.penalties.sparse_group(0.5), {"standardize": True}),
-    "one chain": (rj.penalties.l1(), {"chains": 1}),
-    "from dense": (rj.penalties.l1(), {"direction": "dense_to_sparse"}),
+    "from dense": (
+        rj.penalties.l1(),
+        {"direction": "dense_to_sparse", "offset": np.linspace(-5, 5, N, dtype="f4")},
+    ),
 }
 
 

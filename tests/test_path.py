@@ -349,7 +349,7 @@ def test_the_objective_never_rises_along_proximal_gradient():
         rj.fit(
             network(), X, y, 1e-3, solver=rj.solvers.proximal_gradient(max_iter=count)
         ).objective
-        for count in (1, 3, 10, 30, 100)
+        for count in (1, 10, 100)
     ]
     assert np.all(np.diff(values) <= 1e-6)
 

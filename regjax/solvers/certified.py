@@ -101,11 +101,7 @@ def build(tol: Array | float, most: int, problem: Problem, data: Data) -> Solver
 
 @trees.exact
 def _init(setting: Setting, lane: Lane, params: Params) -> State:
-    return _at(setting, lane, params, 0.1 * setting.aid.curvature)
-
-
-def _at(setting: Setting, lane: Lane, params: Params, curvature: Array) -> State:
-    """At params, with nothing but the objective measured there yet.
+    """At params, with nothing but the objective and its gradient measured there yet.
 
     It is what the first round must not end above: one that overshoots may end where
     the loss is huge but finite, and the curvature too.
@@ -113,37 +109,51 @@ def _at(setting: Setting, lane: Lane, params: Params, curvature: Array) -> State
     problem, data = setting
     point = Point(params, linear_predictor(problem.model, params, data))
     losses, slopes = slopes_of(problem.loss, point.eta, data.y, shares(lane))
-    omega = problem.penalty.value(params, lane.lam)
-    value = jnp.sum(losses) + omega + objective.ridge(problem, params)
     unknown = jnp.full_like(lane.lam, jnp.inf)
-    grad = jax.tree.map(jnp.zeros_like, params)
-    if data.gram is not None:
-        grad = _gradient(problem, data, params, slopes)
-    nothing = certificates.Certificate(*[unknown] * 5, grad=grad)
-    nothing = nothing._replace(objective=value)
-    zero = jnp.zeros((), jnp.int32)
-    return State(
-        now=point,
-        ahead=params,
-        pace=fista.begin(params, jnp.asarray(curvature, lane.lam.dtype)),
-        plain=jnp.zeros((), bool),
-        found=nothing,
-        kkt=unknown,
-        least=unknown,
-        stalled=zero,
-        lam=lane.lam,
-        before=(params, jnp.full_like(lane.lam, jnp.nan)),
-        n_iter=zero,
-    )
+    grad = _gradient(problem, data, params, slopes)
+    found = certificates.Certificate(*[unknown] * 5, grad=grad)
+    found = found._replace(loss=jnp.sum(losses))
+    curvature = jnp.asarray(0.1 * setting.aid.curvature, lane.lam.dtype)
+    before = params, jnp.full_like(lane.lam, jnp.nan)
+    return _begun(problem, lane, point, params, found, curvature, before)
 
 
 @trees.exact
 def _resume(setting: Setting, lane: Lane, state: State) -> State:
-    """From the secant through the last two lams."""
-    last = state.now.params, state.lam
-    predicted = fista.secant(setting.problem, lane.lam, last, state.before)
-    fresh = _at(setting, lane, predicted, state.pace.curvature)
-    return fresh._replace(before=last)
+    """From the last lam, towards the secant through the last two."""
+    problem, (params, _) = setting.problem, state.now
+    ahead = fista.secant(problem, lane.lam, (params, state.lam), state.before)
+    given = state.now, ahead, state.found, state.pace.curvature, (params, state.lam)
+    return _begun(problem, lane, *given)
+
+
+def _begun(
+    problem: Problem,
+    lane: Lane,
+    now: Point,
+    ahead: Params,
+    found: certificates.Certificate,
+    curvature: Array,
+    before: tuple[Params, Array],
+) -> State:
+    """At a point whose loss and gradient are known, before the first round of a lam."""
+    unknown, zero = jnp.full_like(lane.lam, jnp.inf), jnp.zeros((), jnp.int32)
+    omega = problem.penalty.value(now.params, lane.lam)
+    value = found.loss + omega + objective.ridge(problem, now.params)
+    pace = fista.begin(now.params, curvature)
+    return State(
+        now=now,
+        ahead=ahead,
+        pace=pace._replace(seen=(now.params, found.grad)),
+        plain=jnp.zeros((), bool),
+        found=found._replace(gap=unknown, penalty=omega, objective=value),
+        kkt=unknown,
+        least=unknown,
+        stalled=zero,
+        lam=lane.lam,
+        before=before,
+        n_iter=zero,
+    )
 
 
 @trees.exact
