@@ -34,7 +34,6 @@ from regjax.types import Aid, Array, Data, Loss, Model, Params, Problem
 NEWTON_STEPS = 1
 NEWTON_STEPS_FROM_AFAR = 20
 TINY = 1e-30
-SMALL = 1e-4  # gain of a Newton step, over the loss
 
 
 class Certificate(NamedTuple):
@@ -143,7 +142,7 @@ def refit(
       steps: of Newton.
 
     Returns:
-      A Look, nowhere of a larger objective but to rounding.
+      A Look, nowhere of a larger objective.
     """
     free, moves = data.aid.free, data.aid.moves  # pyright: ignore
     if free.shape[0] == 0:
@@ -158,11 +157,9 @@ def refit(
     def inside(flat: Array) -> Array:
         return ravel_pytree(problem.penalty.prox(restore(flat), lam, 0.0))[0]  # pyright: ignore
 
-    def slope_at(now: Look) -> Array:
-        return moves.back(now.slopes) + ridge * ravel_pytree(now.params)[0][free]
-
     def step(_, now: Look) -> Look:
-        flat, slope = ravel_pytree(now.params)[0], slope_at(now)
+        flat = ravel_pytree(now.params)[0]
+        slope = moves.back(now.slopes) + ridge * flat[free]
         kept = jnp.where(shares[:, None] > 0, now.eta, 0.0)
         hessian = moves.hessian(problem.loss, kept, data.y, shares) + jnp.diag(ridge)
         pushed = flat.at[free].add(-slope / (jnp.diagonal(hessian) + TINY))  # pyright: ignore
@@ -174,13 +171,7 @@ def refit(
         before, after = (jnp.sum(a.losses) for a in (now, new))
         bent = 0.5 * jnp.sum(ridge * (there[free] ** 2 - flat[free] ** 2))
         slack = 4 * jnp.finfo(eta.dtype).eps * jnp.abs(before)
-        lower = after + bent <= before + slack  # False for NaN
-        # What a small step gains is less than losses are rounded; slopes tell it.
-        small = -jnp.vdot(slope, delta) <= SMALL * jnp.abs(before)
-        steep, flatter = (
-            jnp.max(jnp.where(active, jnp.abs(a), 0.0)) for a in (slope, slope_at(new))
-        )
-        return trees.where(lower | (small & (flatter < steep)), new, now)
+        return trees.where(after + bent <= before + slack, new, now)  # False for NaN
 
     return jax.lax.fori_loop(0, steps, step, look)
 

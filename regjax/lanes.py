@@ -228,15 +228,11 @@ def _refill(solver: Solver, queue: Queue, carry: Carry, ready: Array) -> Carry:
     goes_on, begins = ready & ~ends, ready & ends
     chain = carry.next + jnp.cumsum(begins) - 1
     head = queue.heads.at[chain].get(mode="fill", fill_value=count)  # pyright: ignore
-    lane = jnp.where(goes_on, carry.lane + 1, jnp.where(begins, head, carry.lane))
-    lane = lane.astype(jnp.int32)
+    lane = jnp.where(begins, head, carry.lane + goes_on).astype(jnp.int32)
 
     lanes, axes = _lanes_at(queue, lane)
-    fresh = jax.lax.cond(
-        jnp.any(begins & (lane < count)),
-        lambda: _fresh(solver, queue, lane),
-        lambda: carry.state,
-    )
+    new = jnp.any(begins & (lane < count))
+    fresh = jax.lax.cond(new, lambda: _fresh(solver, queue, lane), lambda: carry.state)
     resumed = jax.vmap(solver.resume, in_axes=(axes, 0))(lanes, carry.usable)
     state = _pick(goes_on, resumed, _pick(begins, fresh, carry.state))
     begun = jnp.where(lane < count, Status.running, Status.converged)

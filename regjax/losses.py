@@ -140,7 +140,16 @@ def _softmax(eta: Array, y: Array) -> Array:
 def _cross_entropy(eta: Array, t: Array) -> Array:
     # Not logsumexp(eta - eta_target): compiled for many lanes, XLA for CPU got that
     # wrong (jaxlib 0.10.2; tests/test_losses.py).
-    return -jnp.sum(t * jax.nn.log_softmax(eta), axis=-1)
+    return -jnp.sum(t * _log_softmax(eta), axis=-1)
+
+
+def _log_softmax(eta: Array) -> Array:
+    """With all digits also of a class that is all but certain: `-ln(1 + x)`."""
+    below = eta - jnp.max(eta, axis=-1, keepdims=True)
+    top = below == 0
+    rest = jnp.sum(jnp.where(top, 0.0, jnp.exp(below)), axis=-1, keepdims=True)
+    ties = jnp.sum(top, axis=-1, keepdims=True, dtype=eta.dtype) - 1
+    return below - jnp.log1p(rest + ties)
 
 
 @_cross_entropy.defjvp
@@ -151,7 +160,7 @@ def _(primals, tangents):
     # A sum by a product: twice as fast on a CPU.
     p = e / jnp.matmul(e, ones, precision=jax.lax.Precision.HIGHEST)
     slope = p * jnp.sum(t, axis=-1, keepdims=True) - t
-    moved = jnp.sum(slope * deta, axis=-1) - jnp.sum(jax.nn.log_softmax(eta) * dt, -1)
+    moved = jnp.sum(slope * deta, axis=-1) - jnp.sum(_log_softmax(eta) * dt, -1)
     return _cross_entropy(eta, t), moved
 
 
@@ -165,7 +174,7 @@ def _softmax_conjugate(v: Array, y: Array) -> Array:
 def _softmax_fenchel_young(eta: Array, v: Array, y: Array) -> Array:
     """KL divergence from softmax(eta) to `q = v + t`, of terms >= 0."""
     q = jnp.maximum(v + _one_hot(y, eta), 0.0)
-    log_p = jax.nn.log_softmax(eta)
+    log_p = _log_softmax(eta)
     terms = xlogy(q, q) - q * log_p - q + jnp.exp(log_p)
     return jnp.sum(jnp.maximum(terms, 0.0), axis=-1)
 

@@ -509,3 +509,19 @@ def test_class_probabilities_that_nearly_sum_to_1_have_a_finite_conjugate():
     y = loss.encode(np.float32([[0.5, 0.3, 0.2004]]), 3)
     v = gradient(loss, jnp.zeros((1, 3)), jnp.asarray(y))
     assert np.all(np.isfinite(loss.conjugate(v, y)))
+
+
+@pytest.mark.parametrize("margin", [0.0, 5.0, 15.0, 40.0])
+def test_softmax_of_well_fitted_rows_has_all_digits_in_float32(margin):
+    """`-ln p` has the rounding of 1: the mean of a fit has steps of 1e-7."""
+    rng = np.random.default_rng(0)
+    y = np.eye(4, dtype=np.float32)[rng.integers(4, size=200)]
+    eta = np.float32(rng.standard_normal(y.shape) + margin * y)
+    eta[:20] = margin  # classes alike
+    y[20:30] = [0.5, 0.5, 0.0, 0.0]
+    found = rj.losses.softmax_cross_entropy().value(eta, y)
+    wide = eta.astype(float)
+    below = wide[:, None, :] - wide[:, :, None]  # of the others, at each class
+    below[:, np.arange(4), np.arange(4)] = -np.inf
+    exact = np.sum(y * np.log1p(np.exp(below).sum(-1)), axis=-1)
+    np.testing.assert_allclose(found, exact, rtol=1e-5)
