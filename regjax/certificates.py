@@ -183,8 +183,9 @@ def _newton(hessian: Array, slope: Array, active: Array) -> Array:
     bend = jnp.sqrt(jnp.finfo(slope.dtype).eps)
     level = bend * jnp.trace(hessian) / jnp.maximum(jnp.sum(active), 1) + TINY
     hessian = hessian + jnp.diag(jnp.where(active, level, 1.0))
-    factor = jax.scipy.linalg.cho_factor(hessian)
-    return -jax.scipy.linalg.cho_solve(factor, jnp.where(active, slope, 0.0))
+    slope, factor = jnp.where(active, slope, 0.0), jax.scipy.linalg.cho_factor(hessian)
+    found = jax.scipy.linalg.cho_solve(factor, slope)
+    return -jnp.where(jnp.isfinite(found), found, slope / jnp.diagonal(hessian))
 
 
 def certificate(

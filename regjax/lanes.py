@@ -51,7 +51,8 @@ class Queue(NamedTuple):
     Attributes:
       lanes: lam, seed, fold [N]; weights [n], shared, or [folds, n]; scaling
         [folds, p]; the rest []. Lanes of a chain stand one after another.
-      starts: [seeds, ...] starting params; a chain takes those of its seed.
+      starts: [seeds, ...] starting params; a chain takes those of its seed. Its lanes
+        share their fold as well.
       heads: [N] first lane of each chain, in the order of working; N: no more.
       last: [N] bool, last lane of its chain.
     """

@@ -8,6 +8,7 @@ from sklearn import datasets
 
 import regjax as rj
 from regjax import conditioning, objective
+from regjax.solvers import fista
 
 LOSSES = {
     "diabetes": rj.losses.half_squared_error(),
@@ -182,3 +183,26 @@ def test_x_turned_is_kept_where_it_pays(monkeypatch):
 
     assert kept(500, 128, 1) and not kept(500, 128, 2) and not kept(500, 129, 1)
     assert kept(4000, 300, 1) and kept(4000, 300, 10) and not kept(10**6, 300, 1)
+
+
+@pytest.mark.parametrize("name", ["wine", "diabetes"])
+@pytest.mark.parametrize("factor", [1e3, np.nan])
+def test_a_bad_guess_of_the_next_lam_is_undone(x64, monkeypatch, name, factor):
+    """Where the steps of a lam begin is a guess; by slots and by the Gram matrix."""
+    X, y, k = load(name)
+    this = problem(name, rj.penalties.l1(), X.shape[1], k)
+    solver, found = rj.solvers.proximal_gradient(tol=1e-8), []
+    for guess in (fista.secant, lambda *given: scaled(given[2][0], factor)):
+        monkeypatch.setattr(fista, "secant", guess)
+        jax.clear_caches()  # it is no part of a program's key
+        path = rj.fit_path(this, X, y, 12, solver=solver, standardize=True)
+        assert np.all(path.status == rj.Status.converged)
+        found.append(path)
+    jax.clear_caches()
+    assert found[1].n_iter.sum() > found[0].n_iter.sum()
+    room = 1e-8 * found[0].null_loss
+    np.testing.assert_allclose(found[0].objective, found[1].objective, atol=room)
+
+
+def scaled(params, factor):
+    return jax.tree.map(lambda a: a * factor, params)

@@ -122,7 +122,7 @@ def test_a_fold_is_a_fit_to_its_training_rows(problem, y, standardize, x64):
         if eta.shape[-1] > 1:  # a common shift of the classes is free
             found, eta = (a - a.mean(-1, keepdims=True) for a in (found, eta))
         np.testing.assert_allclose(found, eta, atol=2e-5)
-    if problem is SQUARED:
+    if problem.model is SQUARED.model:
         given |= {"sample_weight": weights, "offset": offset}
         whole = rj.fit_path(problem, wide, y, lams, **given)
         np.testing.assert_allclose(cv.path.objective, whole.objective, rtol=1e-11)

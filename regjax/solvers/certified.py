@@ -52,8 +52,8 @@ class State(NamedTuple):
       ahead: params extrapolated from it.
       pace: of the steps; the largest curvature is that met since the last look.
       plain: [] whether the next round is without momentum.
-      found: what the last look measured.
-      kkt: [] residual there.
+      found: what the last look measured; before the first of a lam its gap is inf.
+      kkt: [] residual there, or inf.
       least: [] smallest gap so far.
       stalled: [] int32, looks since it fell.
       lam: [] this lane's.
@@ -101,7 +101,7 @@ def build(tol: Array | float, most: int, problem: Problem, data: Data) -> Solver
 
 @trees.exact
 def _init(setting: Setting, lane: Lane, params: Params) -> State:
-    """At params, with nothing but the objective and its gradient measured there yet.
+    """At params, with nothing but the objective measured there yet.
 
     It is what the first round must not end above: one that overshoots may end where
     the loss is huge but finite, and the curvature too.
@@ -110,7 +110,9 @@ def _init(setting: Setting, lane: Lane, params: Params) -> State:
     point = Point(params, linear_predictor(problem.model, params, data))
     losses, slopes = slopes_of(problem.loss, point.eta, data.y, shares(lane))
     unknown = jnp.full_like(lane.lam, jnp.inf)
-    grad = _gradient(problem, data, params, slopes)
+    grad = jax.tree.map(jnp.zeros_like, params)  # the first step needs none
+    if data.gram is not None:
+        grad = _gradient(problem, data, params, slopes)
     found = certificates.Certificate(*[unknown] * 5, grad=grad)
     found = found._replace(loss=jnp.sum(losses))
     curvature = jnp.asarray(0.1 * setting.aid.curvature, lane.lam.dtype)
@@ -136,7 +138,7 @@ def _begun(
     curvature: Array,
     before: tuple[Params, Array],
 ) -> State:
-    """At a point whose loss and gradient are known, before the first round of a lam."""
+    """At a point whose loss is known, before the first round of a lam."""
     unknown, zero = jnp.full_like(lane.lam, jnp.inf), jnp.zeros((), jnp.int32)
     omega = problem.penalty.value(now.params, lane.lam)
     value = found.loss + omega + objective.ridge(problem, now.params)
@@ -146,7 +148,9 @@ def _begun(
         ahead=ahead,
         pace=pace._replace(seen=(now.params, found.grad)),
         plain=jnp.zeros((), bool),
-        found=found._replace(gap=unknown, penalty=omega, objective=value),
+        found=found._replace(
+            gap=unknown, rounding=unknown, penalty=omega, objective=value
+        ),
         kkt=unknown,
         least=unknown,
         stalled=zero,

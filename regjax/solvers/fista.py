@@ -22,7 +22,8 @@ class Pace(NamedTuple):
     """What steps leave for those after them.
 
     Attributes:
-      seen: params and gradient of the last step, for the curvature between two.
+      seen: params and gradient of the last step, or where the steps begin, for the
+        curvature between two.
       momentum: [] t of the FISTA sequence.
       curvature: [] 1 / step, in the metric.
       highest: [] largest curvature met among them.
