@@ -9,6 +9,11 @@ from regjax import moments
 from regjax.types import Data
 
 
+@pytest.fixture(autouse=True)
+def no_data_are_small(monkeypatch):
+    monkeypatch.setattr(moments, "LEAST_NUMBERS", 0)
+
+
 def rows(dtype, n=500, p=7, k=2, dependent=False):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((n, p)) * 10.0 ** np.arange(-3, p - 3) + 5
@@ -134,3 +139,18 @@ def test_a_path_by_float32_moments_is_proved_on_all_rows(x64, monkeypatch):
     for i in range(0, 30, 5):
         given = problem, X.astype(float), y.astype(float), path.lams[i], path[i].params
         assert rj.certify(*given) <= 1.1e-5 * path.null_loss
+
+
+def test_small_data_keep_their_rows_and_the_gap_is_the_measured_one(monkeypatch, x64):
+    """Of raw columns in float32, at small lams; few rows would claim half of it."""
+    monkeypatch.undo()
+    data = rj.datasets.load("diabetes")
+    X, y = data.X.astype(np.float32), data.y.astype(np.float32)
+    loss, penalty = rj.losses.half_squared_error(), rj.penalties.l1()
+    problem = rj.Problem(rj.models.linear(10), loss, penalty)
+    solver = rj.solvers.proximal_gradient(tol=1e-5)
+    path = rj.fit_path(problem, X, y, 60, solver=solver)
+    for i in (45, 54, 57, 59):
+        params = path[i].params
+        gap = rj.certify(problem, X.astype(float), y, path.lams[i], params)
+        assert gap <= 1.05 * path.gap[i]
