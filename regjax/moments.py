@@ -16,21 +16,17 @@ from regjax.models import is_linear
 from regjax.types import Data, Problem
 
 LEAST_GAIN = 2  # how many times fewer rows are worth it
-LEAST_NUMBERS = 2**15  # in X; below it nothing is gained
+CHEAP = 2**26  # products in moments that are always made in float64
 LEVEL = 1e-4  # least eigenvalue of correlations at which float32 is good enough
 BLOCK = 2**21  # numbers in a block of rows
 LEAST_SIZE = 1e-15  # of a column whose square is no trouble to float32
 
 
 def pay(problem: Problem, data: Data) -> bool:
-    """Whether `fewer_rows` applies and pays: linear, squared error, many rows.
-
-    In float32 the rounding of few rows is not averaged as that of many is: at lams of
-    1e-3 of the largest a gap of 1e-5 may be claimed as half of that.
-    """
+    """Whether `fewer_rows` applies and pays: linear, squared error, many rows."""
     n, m = len(data.X), 1 + data.X.shape[1] + data.y.shape[1]
     known = is_linear(problem.model) and is_squared(problem.loss)
-    return known and n > LEAST_GAIN * m and data.X.size >= LEAST_NUMBERS
+    return known and n > LEAST_GAIN * m
 
 
 def fewer_rows(
@@ -93,10 +89,17 @@ class Rows(NamedTuple):
 
 
 def _root_of_moments(rows: Rows, m: int) -> np.ndarray:
-    """R of float32 rows; the moments in float64 where float32 might show."""
-    with np.errstate(over="ignore", invalid="ignore"):  # looked for in them
-        moments, centred = _moments(rows, m, np.float32)
-    if not _well_conditioned(moments, centred):
+    """R of float32 rows; the moments in float64 where float32 might show, or cheap.
+
+    Where it does not show in the solution it may in the gap: one of 1e-5 at lams of
+    1e-3 of the largest was claimed as half of that.
+    """
+    good = len(rows.X) * m**2 > CHEAP
+    if good:
+        with np.errstate(over="ignore", invalid="ignore"):  # looked for in them
+            moments, centred = _moments(rows, m, np.float32)
+        good = _well_conditioned(moments, centred)
+    if not good:
         moments, centred = _moments(rows, m, np.float64)
     R = np.zeros_like(moments)
     R[0] = moments[0] / np.sqrt(moments[0, 0])
