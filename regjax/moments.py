@@ -91,15 +91,13 @@ class Rows(NamedTuple):
 def _root_of_moments(rows: Rows, m: int) -> np.ndarray:
     """R of float32 rows; the moments in float64 where float32 might show, or cheap.
 
-    Where it does not show in the solution it may in the gap: one of 1e-5 at lams of
-    1e-3 of the largest was claimed as half of that.
+    Where it does not show in the solution it may in the gap: one of 2e-5 at a lam of
+    1.4e-4 of the largest was claimed as half of that.
     """
-    good = len(rows.X) * m**2 > CHEAP
-    if good:
-        with np.errstate(over="ignore", invalid="ignore"):  # looked for in them
-            moments, centred = _moments(rows, m, np.float32)
-        good = _well_conditioned(moments, centred)
-    if not good:
+    cheap = len(rows.X) * m**2 <= CHEAP
+    with np.errstate(over="ignore", invalid="ignore"):  # looked for in them
+        moments, centred = _moments(rows, m, np.float64 if cheap else np.float32)
+    if not (cheap or _well_conditioned(moments, centred)):
         moments, centred = _moments(rows, m, np.float64)
     R = np.zeros_like(moments)
     R[0] = moments[0] / np.sqrt(moments[0, 0])

@@ -142,11 +142,10 @@ def _begun(
     unknown, zero = jnp.full_like(lane.lam, jnp.inf), jnp.zeros((), jnp.int32)
     omega = problem.penalty.value(now.params, lane.lam)
     value = found.loss + omega + objective.ridge(problem, now.params)
-    pace = fista.begin(now.params, curvature)
     return State(
         now=now,
         ahead=ahead,
-        pace=pace._replace(seen=(now.params, found.grad)),
+        pace=fista.begin((now.params, found.grad), curvature),
         plain=jnp.zeros((), bool),
         found=found._replace(
             gap=unknown, rounding=unknown, penalty=omega, objective=value
@@ -192,8 +191,8 @@ def _look(
     # What was met where the loss overflowed says nothing.
     curvature = state.pace.curvature
     undone = jnp.clip(pace.highest, 2 * curvature, 10 * curvature)
-    undone = fista.begin(now.params, jnp.minimum(undone, _most_curvature(setting)))
-    undone = undone._replace(seen=(state.now.params, state.found.grad))
+    seen = state.now.params, state.found.grad
+    undone = fista.begin(seen, jnp.minimum(undone, _most_curvature(setting)))
     return state._replace(
         now=trees.where(good, now, state.now),
         ahead=trees.where(good, ahead, state.now.params),

@@ -35,11 +35,10 @@ class Pace(NamedTuple):
     highest: Array
 
 
-def begin(params: Params, curvature: Array) -> Pace:
-    """Without momentum, and with nothing met."""
-    zeros = jax.tree.map(jnp.zeros_like, params)
+def begin(seen: tuple[Params, Params], curvature: Array) -> Pace:
+    """From params and their gradient: without momentum, and with nothing met."""
     one = jnp.ones_like(curvature)
-    return Pace((params, zeros), one, curvature, jnp.zeros_like(one))
+    return Pace(seen, one, curvature, jnp.zeros_like(one))
 
 
 def steps(
