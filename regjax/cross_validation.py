@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from regjax import assembly, inputs, measures, objective, sweep, trees
+from regjax import assembly, inputs, measures, objective, sweep, trees, workers
 from regjax import folds as folding
 from regjax.results import Path
 from regjax.table import format_cv
@@ -92,6 +92,7 @@ class CV:
         return plot_cv(self, file, axis)
 
 
+@workers.catch_interrupt()
 def cross_validate(
     problem: Problem,
     X: Any,

@@ -8,7 +8,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from regjax import assembly, certificates, conditioning, grids, inputs, sweep, trees
+from regjax import (
+    assembly,
+    certificates,
+    conditioning,
+    grids,
+    inputs,
+    sweep,
+    trees,
+    workers,
+)
 from regjax.ground import find_ground
 from regjax.results import Fit, Path
 from regjax.task import prepare
@@ -64,6 +73,7 @@ def fit(
     return path[0]
 
 
+@workers.catch_interrupt()
 def fit_path(
     problem: Problem,
     X: Any,

@@ -23,6 +23,7 @@ from regjax import (
     solvers,
     sweep,
     trees,
+    workers,
 )
 from regjax.models import has_intercept
 from regjax.names import number
@@ -33,6 +34,7 @@ from regjax.types import Array, Data, Lane, Method, Params, Penalty, Problem
 MOST_ITERATIONS = 20_000  # of a convex refit: separable classes have no minimiser
 
 
+@workers.catch_interrupt()
 def relax(
     problem: Problem,
     path: Path,

@@ -103,6 +103,7 @@ def run_lanes(
     chains: Sequence[np.ndarray],
 ) -> tuple[Params, Info]:
     """Lanes [N] of a problem and rows that are not the task's own."""
+    workers.stop_if_interrupted()
     with progress_bar(task.progress) as tell:
         return _engine(task, problem, data, many, starts, chains, len(many.lam), tell)
 
@@ -111,6 +112,7 @@ def _run(
     task: Task, lams: np.ndarray, folds: Folds | None, room: int
 ) -> tuple[Params, Info]:
     """Lanes [N]: lam by lam, within a lam fold by fold, within a fold seed by seed."""
+    workers.stop_if_interrupted()
     ground, lane = task.ground, task.ground.lane
     if folds is not None:
         lane = lane._replace(weights=folds.weights, scaling=folds.scaling)

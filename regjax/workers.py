@@ -83,16 +83,24 @@ class Tally:
                 self.callback(sum(self.done), self.total, self.label)
 
 
-_catching: list[Any] = []  # handlers of the main thread, one within another
+_flags: list[Callable[[], bool]] = []  # of the main thread, while a catch is open
 
 
 @contextlib.contextmanager
 def catch_interrupt() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a flag, so that finished work is not lost."""
-    pressed: list[int] = []
+    """Turn the first Ctrl-C into a flag, so that finished work is not lost.
+
+    One within another shares its flag, so that whoever is around stops too. Around a
+    whole call (it is a decorator as well) it also catches the Ctrl-C that falls into
+    a callback of jax or of the garbage collector, where Python drops exceptions.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
+    if _flags:
+        yield _flags[0]
+        return
+    pressed: list[int] = []
     previous: Any = signal.getsignal(signal.SIGINT) or signal.default_int_handler
 
     def handler(number, frame):
@@ -100,14 +108,23 @@ def catch_interrupt() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, previous)  # the second one is the caller's
 
     signal.signal(signal.SIGINT, handler)
-    _catching.append(handler)
+    _flags.append(lambda: bool(pressed))
     try:
-        yield lambda: bool(pressed)
+        yield _flags[0]
     finally:
-        _catching.pop()
+        _flags.clear()
         signal.signal(signal.SIGINT, previous)
-        if pressed and previous in _catching:
-            previous(signal.SIGINT, None)  # whoever waits for this one stops too
+
+
+def stop_if_interrupted() -> None:
+    """Where nothing is finished yet.
+
+    Raises:
+      KeyboardInterrupt: after a Ctrl-C that is caught around it.
+    """
+    with catch_interrupt() as interrupted:
+        if interrupted():
+            raise KeyboardInterrupt
 
 
 def _cores() -> int:

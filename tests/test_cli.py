@@ -235,8 +235,12 @@ def test_ctrl_c_keeps_what_is_finished():
 
 
 def test_ctrl_c_before_anything_is_finished_says_so():
-    run = start("path", "--data", "iris", "--lams", "4", "--epochs", "1000000")
-    time.sleep(6)
+    """Wherever it falls: nothing has been compiled when the folder is there."""
+    run = start(
+        "path", "--data", "iris", "--lams", "4", "--epochs", "1000000", "--out", "o"
+    )
+    while not os.path.isdir("o") and run.poll() is None:
+        time.sleep(0.1)
     run.send_signal(signal.SIGINT)
     _, err = run.communicate(timeout=120)
     assert run.returncode == 130

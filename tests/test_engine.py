@@ -1,5 +1,6 @@
 """The engine: chains and slots, chunks, neighbours, workers, Ctrl-C, memory."""
 
+import gc
 import signal
 import subprocess
 import sys
@@ -403,14 +404,39 @@ def precisions(jaxpr):
 
 
 def test_a_ctrl_c_within_stops_what_is_around_it():
-    """Also where the inner work was all done by then."""
     before = signal.getsignal(signal.SIGINT)
     with workers.catch_interrupt() as outer:
         with workers.catch_interrupt() as inner:
+            assert not inner() and not outer()
             signal.raise_signal(signal.SIGINT)
-            assert inner() and not outer()
-        assert outer()
+            assert inner() and outer()
+        with workers.catch_interrupt() as later:
+            assert later() and outer()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)  # the second one
     assert signal.getsignal(signal.SIGINT) is before
+    workers.stop_if_interrupted()
+
+
+@pytest.mark.parametrize("call", [rj.fit_path, rj.cross_validate])
+def test_a_ctrl_c_is_not_lost_before_the_engine_runs(call):
+    """Python drops an exception of a callback of the garbage collector."""
+
+    def press(phase, _):
+        if not pressed:
+            pressed.append(signal.raise_signal(signal.SIGINT))
+
+    def init(key):
+        gc.callbacks.append(press)
+        gc.collect()
+        gc.callbacks.remove(press)
+        return PROBLEM.model.init(key)
+
+    pressed = []
+    problem = PROBLEM._replace(model=PROBLEM.model._replace(init=init))
+    with pytest.raises(KeyboardInterrupt):
+        call(problem, X, y, lams=[0.1], solver=SOLVER)
+    assert pressed
 
 
 @pytest.mark.parametrize("convex", [True, False])
