@@ -92,7 +92,7 @@ class CV:
         return plot_cv(self, file, axis)
 
 
-@workers.catch_interrupt()
+@workers.catching_interrupt
 def cross_validate(
     problem: Problem,
     X: Any,

@@ -73,7 +73,7 @@ def fit(
     return path[0]
 
 
-@workers.catch_interrupt()
+@workers.catching_interrupt
 def fit_path(
     problem: Problem,
     X: Any,

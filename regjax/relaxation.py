@@ -34,7 +34,7 @@ from regjax.types import Array, Data, Lane, Method, Params, Penalty, Problem
 MOST_ITERATIONS = 20_000  # of a convex refit: separable classes have no minimiser
 
 
-@workers.catch_interrupt()
+@workers.catching_interrupt
 def relax(
     problem: Problem,
     path: Path,

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import functools
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def crew(most: int) -> list[Any]:
@@ -90,9 +94,7 @@ _flags: list[Callable[[], bool]] = []  # of the main thread, while a catch is op
 def catch_interrupt() -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C into a flag, so that finished work is not lost.
 
-    One within another shares its flag, so that whoever is around stops too. Around a
-    whole call (it is a decorator as well) it also catches the Ctrl-C that falls into
-    a callback of jax or of the garbage collector, where Python drops exceptions.
+    One within another shares its flag, so that whoever is around stops too.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -114,6 +116,21 @@ def catch_interrupt() -> Iterator[Callable[[], bool]]:
     finally:
         _flags.clear()
         signal.signal(signal.SIGINT, previous)
+
+
+def catching_interrupt(call: Callable[P, R]) -> Callable[P, R]:
+    """A call within `catch_interrupt`, whole.
+
+    A Ctrl-C may fall into a callback of the garbage collector, where Python drops the
+    exception.
+    """
+
+    @functools.wraps(call)
+    def catching(*args: P.args, **given: P.kwargs) -> R:
+        with catch_interrupt():
+            return call(*args, **given)
+
+    return catching
 
 
 def stop_if_interrupted() -> None:
