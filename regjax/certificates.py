@@ -24,9 +24,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 
 from regjax import objective, trees
+from regjax.free_block import Block
 from regjax.models import is_linear
 from regjax.objective import linear_predictor
 from regjax.types import Aid, Array, Data, Loss, Model, Params, Problem
@@ -147,29 +147,31 @@ def refit(
     free, moves = data.aid.free, data.aid.moves  # pyright: ignore
     if free.shape[0] == 0:
         return look
-    restore = ravel_pytree(look.params)[1]
+    block = Block(free, objective.penalised(problem, look.params))
     selected = trees.select(look.params)
     weights = jax.tree.map(
         lambda on, w: jnp.full(w.shape, on, w.dtype), selected, look.params
     )
-    ridge = problem.ridge * ravel_pytree(weights)[0][free]
+    ridge = problem.ridge * block.get(weights)
 
-    def inside(flat: Array) -> Array:
-        return ravel_pytree(problem.penalty.prox(restore(flat), lam, 0.0))[0]  # pyright: ignore
+    def inside(params: Params, values: Array) -> Array:
+        """As far as bounds allow."""
+        if block.apart(params):
+            return values
+        return block.get(problem.penalty.prox(block.put(params, values), lam, 0.0))
 
     def step(_, now: Look) -> Look:
-        flat = ravel_pytree(now.params)[0]
-        slope = moves.back(now.slopes) + ridge * flat[free]
+        here = block.get(now.params)
+        slope = moves.back(now.slopes) + ridge * here
         kept = jnp.where(shares[:, None] > 0, now.eta, 0.0)
         hessian = moves.hessian(problem.loss, kept, data.y, shares) + jnp.diag(ridge)
-        pushed = flat.at[free].add(-slope / (jnp.diagonal(hessian) + TINY))  # pyright: ignore
-        active = (inside(pushed) != flat)[free]
-        there = inside(flat.at[free].add(_newton(hessian, slope, active)))  # pyright: ignore
-        delta = (there - flat)[free]
-        eta = now.eta + moves.forward(delta, now.eta.shape[1])
-        new = look_at(problem, data, shares, restore(there), eta)  # pyright: ignore
+        pushed = here - slope / (jnp.diagonal(hessian) + TINY)
+        active = inside(now.params, pushed) != here
+        there = inside(now.params, here + _newton(hessian, slope, active))
+        eta = now.eta + moves.forward(there - here, now.eta.shape[1])
+        new = look_at(problem, data, shares, block.put(now.params, there), eta)
         before, after = (jnp.sum(a.losses) for a in (now, new))
-        bent = 0.5 * jnp.sum(ridge * (there[free] ** 2 - flat[free] ** 2))
+        bent = 0.5 * jnp.sum(ridge * (there**2 - here**2))
         slack = 4 * jnp.finfo(eta.dtype).eps * jnp.abs(before)
         return trees.where(after + bent <= before + slack, new, now)  # False for NaN
 
@@ -240,13 +242,13 @@ def _settled(
     problem: Problem, grad: Params, terms: Array, aid: Aid
 ) -> tuple[Params, Array]:
     """`(z, whether z is nonzero where it must not)`; 0 where zero to rounding."""
-    flat, restore = ravel_pytree(jax.tree.map(jnp.negative, grad))
+    z, at = jax.tree.map(jnp.negative, grad), objective.penalised(problem, grad)
     if aid.free.shape[0]:
-        rounding = 16 * jnp.finfo(flat.dtype).eps * aid.moves.sizes(terms)
-        at = flat[aid.free]
-        flat = flat.at[aid.free].set(jnp.where(jnp.abs(at) <= rounding, 0.0, at))
-    z = restore(flat)
-    chosen = jax.tree.leaves(objective.penalised(problem, z))
+        block = Block(aid.free, at)
+        values = block.get(z)
+        rounding = 16 * jnp.finfo(values.dtype).eps * aid.moves.sizes(terms)
+        z = block.put(z, jnp.where(jnp.abs(values) <= rounding, 0.0, values))
+    chosen = jax.tree.leaves(at)
     pairs = zip(chosen, jax.tree.leaves(z), strict=True)
     left = [jnp.any(leaf != 0) for on, leaf in pairs if not on]
     return z, jnp.any(jnp.array(left)) if left else jnp.array(False)

@@ -7,7 +7,7 @@ of them are products with a narrow matrix.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -71,6 +71,38 @@ class Moves(NamedTuple):
         diagonal = jnp.einsum("jlc,ce->jcle", blocks, jnp.eye(k, dtype=eta.dtype))
         spread = (self.columns[:, :, None] * u[:, None, :]).reshape(n, m * k)
         return diagonal.reshape(m * k, m * k) - spread.T @ (a * spread)
+
+
+class Block(NamedTuple):
+    """Where the q free coordinates are among the params.
+
+    Attributes:
+      free: [q] their places in the flattened params.
+      chosen: pytree of bool, the leaves that the penalty sees.
+    """
+
+    free: Array
+    chosen: Any
+
+    def apart(self, params: Params) -> bool:
+        """Whether they are whole leaves, which no bounds can hold back."""
+        others = trees.free_part(params, self.chosen)
+        return self.free.shape[0] == sum(leaf.size for leaf in others)
+
+    def get(self, params: Params) -> Array:
+        """Their values, [q]."""
+        if self.apart(params):
+            return ravel_pytree(trees.free_part(params, self.chosen))[0]
+        return ravel_pytree(params)[0][self.free]
+
+    def put(self, params: Params, values: Array) -> Params:
+        """Params with other values in their place."""
+        if self.apart(params):
+            others = trees.free_part(params, self.chosen)
+            leaves = ravel_pytree(others)[1](values)  # pyright: ignore
+            return trees.with_free_part(params, self.chosen, leaves)
+        flat, restore = ravel_pytree(params)
+        return restore(flat.at[self.free].set(values))
 
 
 def size(model: Model, loss: Loss, data: Data, free: np.ndarray) -> int:

@@ -22,10 +22,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 
 from regjax import certificates, objective, trees
 from regjax.certificates import pull_back, slopes_of
+from regjax.free_block import Block
 from regjax.losses import is_squared
 from regjax.objective import linear_predictor
 from regjax.solvers import fista
@@ -309,8 +309,8 @@ def _runs_away(setting: Setting, lane: Lane, state: State) -> Array:
     if is_squared(problem.loss):
         return jnp.array(False)  # least squares always has a minimiser
     params, eta = state.now
-    flat, restore = ravel_pytree(params)
-    farther = restore(flat.at[setting.aid.free].multiply(2))
+    block = Block(setting.aid.free, objective.penalised(problem, params))
+    farther = block.put(params, 2 * block.get(params))
     double = jax.tree.map(lambda w: 2 * w, params)
     farther = trees.where(lane.lam == 0, double, farther)
     farther = problem.penalty.prox(farther, lane.lam, 0.0)  # as far as bounds allow
