@@ -54,7 +54,7 @@ def find_ground(
     key: Any,
     seeds: int,
     centred: bool,
-    few_rows: bool = False,
+    few_rows: float | None = None,
 ) -> Ground:
     """Prepare data and starts, and measure the null model.
 
@@ -66,7 +66,8 @@ def find_ground(
       key: of the starts.
       seeds: how many of them.
       centred: whether to centre columns where an intercept takes the means up.
-      few_rows: whether rows may be exchanged for fewer of the same moments.
+      few_rows: tolerance of the gap, if rows may be exchanged for fewer of the same
+        moments; None: they may not.
 
     Raises:
       ValueError: rows that depend on each other; init that does not fit; a null
@@ -86,7 +87,7 @@ def find_ground(
         mean = conditioning.column_means(np.asarray(data.X), weights)
         if given is not None:
             given = conditioning.move_intercept(given, mean, 1.0)
-    few_rows = convex and few_rows and moments.pay(problem, data)
+    few_rows = few_rows if convex and moments.pay(problem, data) else None
     asked = problem, data, weights, mean, convex, few_rows
     data, weights, squares = _conditioned(*asked)
     shares = weights / weights.sum()
@@ -130,11 +131,11 @@ def _conditioned(
     weights: np.ndarray,
     mean: np.ndarray | None,
     convex: bool,
-    few_rows: bool,
+    few_rows: float | None,
 ) -> tuple[Data, np.ndarray, np.ndarray | None]:
     """Rows as solved, on the device; their weights; mean squares of linear columns."""
-    if few_rows:
-        data, weights = moments.fewer_rows(data, weights, mean)
+    if few_rows is not None:
+        data, weights = moments.fewer_rows(data, weights, mean, few_rows)
     elif mean is not None:
         data = data._replace(X=data.X - mean)
     X, squares = np.asarray(data.X), None

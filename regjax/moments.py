@@ -17,6 +17,7 @@ from regjax.types import Data, Problem
 
 LEAST_GAIN = 2  # how many times fewer rows are worth it
 CHEAP = 2**26  # products in moments that are always made in float64
+LOOSE = 1e-4  # tolerance from which on they need not be
 LEVEL = 1e-4  # least eigenvalue of correlations at which float32 is good enough
 BLOCK = 2**21  # numbers in a block of rows
 LEAST_SIZE = 1e-15  # of a column whose square is no trouble to float32
@@ -30,7 +31,7 @@ def pay(problem: Problem, data: Data) -> bool:
 
 
 def fewer_rows(
-    data: Data, weights: np.ndarray, mean: np.ndarray | None
+    data: Data, weights: np.ndarray, mean: np.ndarray | None, tol: float
 ) -> tuple[Data, np.ndarray]:
     r"""Few rows, of equal weight, with the second moments of many.
 
@@ -43,6 +44,7 @@ def fewer_rows(
       data: [n, p], [n, k].
       weights: [n], not all 0.
       mean: [p] to be taken off the columns; None for 0.
+      tol: of the gap, relative to the null loss.
 
     Returns:
       `(data, weights [m])`, m = 1 + p + k, in the dtype of X.
@@ -52,7 +54,7 @@ def fewer_rows(
         y = y - np.asarray(data.offset)
     p, m = X.shape[1], 1 + X.shape[1] + y.shape[1]
     rows = Rows(X, y, weights, np.zeros(p, X.dtype) if mean is None else mean)
-    R = _triangle(rows, m) if X.dtype == np.float64 else _root_of_moments(rows, m)
+    R = _triangle(rows, m) if X.dtype == np.float64 else _root_of_moments(rows, m, tol)
     reflector = np.full(m, -1 / np.sqrt(m))
     reflector[0] += np.sign(R[0, 0])
     R -= np.outer(reflector, reflector @ R) * (2 / (reflector @ reflector))
@@ -88,16 +90,16 @@ class Rows(NamedTuple):
             yield Z
 
 
-def _root_of_moments(rows: Rows, m: int) -> np.ndarray:
+def _root_of_moments(rows: Rows, m: int, tol: float) -> np.ndarray:
     """R of float32 rows; the moments in float64 where float32 might show, or cheap.
 
-    Where it does not show in the solution it may in the gap: one of 2e-5 at a lam of
-    1.4e-4 of the largest was claimed as half of that.
+    Where it does not show in the solution it may in the gap: one of 4e-5 was claimed as
+    1e-6, of columns of zeros and ones, whose products are all rounded alike.
     """
-    cheap = len(rows.X) * m**2 <= CHEAP
+    exact = tol < LOOSE or len(rows.X) * m**2 <= CHEAP
     with np.errstate(over="ignore", invalid="ignore"):  # looked for in them
-        moments, centred = _moments(rows, m, np.float64 if cheap else np.float32)
-    if not (cheap or _well_conditioned(moments, centred)):
+        moments, centred = _moments(rows, m, np.float64 if exact else np.float32)
+    if not (exact or _well_conditioned(moments, centred)):
         moments, centred = _moments(rows, m, np.float64)
     R = np.zeros_like(moments)
     R[0] = moments[0] / np.sqrt(moments[0, 0])

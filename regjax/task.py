@@ -10,6 +10,7 @@ import numpy as np
 from regjax import grids, inputs, notices, solvers
 from regjax.ground import Ground, find_ground
 from regjax.names import one_of, whole_number
+from regjax.solvers.proximal_gradient import tolerance
 from regjax.types import Data, Method, Params, Problem
 
 DIRECTIONS = ("sparse_to_dense", "dense_to_sparse")
@@ -95,15 +96,15 @@ def prepare(
     if standardize:
         data, center, scale = _standardised(data, weights)
     if validation is not None:
-        _check_stops(solver)
         given = problem, validation, data, center, scale
-        data = data._replace(validation=inputs.check_validation(*given))
+        data = data._replace(validation=_held_out(solver, *given))
     key = inputs.check_key(key)
     dense = isinstance(init, str)
     if dense:
         one_of("init", init, ("dense",))
         init = None
-    asked = init, key, seeds, solver.reduces, solver.reduces and few_rows
+    few = tolerance(solver.tol, data.X.dtype) if solver.reduces and few_rows else None
+    asked = init, key, seeds, solver.reduces, few
     ground = find_ground(problem, data, weights, *asked)
     if isinstance(wanted, int) or wanted[0] > 0:
         notices.warn_of_free_weights(problem, jax.tree.map(lambda a: a[0], ground.own))
@@ -131,12 +132,14 @@ def _standardised(data: Data, weights: np.ndarray) -> tuple[Data, Any, Any]:
     return data._replace(X=((raw - center) / scale).astype(raw.dtype)), center, scale
 
 
-def _check_stops(solver: Method) -> None:
+def _held_out(solver: Method, *given: Any) -> Data:
+    """Checked rows to stop by; arguments as of `inputs.check_validation`."""
     if not solver.rounds:
         raise ValueError(
             "validation: only training by minibatches stops early: "
             "solver=rj.solvers.minibatch()"
         )
+    return inputs.check_validation(*given)
 
 
 def pick_solver(problem: Problem) -> Method:
