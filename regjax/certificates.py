@@ -242,15 +242,13 @@ def _settled(
     problem: Problem, grad: Params, terms: Array, aid: Aid
 ) -> tuple[Params, Array]:
     """`(z, whether z is nonzero where it must not)`; 0 where zero to rounding."""
-    z, at = jax.tree.map(jnp.negative, grad), objective.penalised(problem, grad)
+    z, chosen = jax.tree.map(jnp.negative, grad), objective.penalised(problem, grad)
     if aid.free.shape[0]:
-        block = Block(aid.free, at)
+        block = Block(aid.free, chosen)
         values = block.get(z)
         rounding = 16 * jnp.finfo(values.dtype).eps * aid.moves.sizes(terms)
         z = block.put(z, jnp.where(jnp.abs(values) <= rounding, 0.0, values))
-    chosen = jax.tree.leaves(at)
-    pairs = zip(chosen, jax.tree.leaves(z), strict=True)
-    left = [jnp.any(leaf != 0) for on, leaf in pairs if not on]
+    left = [jnp.any(leaf != 0) for leaf in trees.free_part(z, chosen)]
     return z, jnp.any(jnp.array(left)) if left else jnp.array(False)
 
 
