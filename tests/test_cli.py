@@ -235,7 +235,7 @@ def test_ctrl_c_keeps_what_is_finished():
 
 
 def test_ctrl_c_before_anything_is_finished_says_so():
-    """Wherever it falls: nothing has been compiled when the folder is there."""
+    """Just as the work begins: the folder is made, nothing is compiled."""
     run = start(
         "path", "--data", "iris", "--lams", "4", "--epochs", "1000000", "--out", "o"
     )

@@ -418,9 +418,12 @@ def test_a_ctrl_c_within_stops_what_is_around_it():
     workers.stop_if_interrupted()
 
 
-@pytest.mark.parametrize("call", [rj.fit_path, rj.cross_validate])
-def test_a_ctrl_c_is_not_lost_before_the_engine_runs(call):
+@pytest.mark.parametrize("name", ["fit_path", "cross_validate", "relax"])
+def test_a_ctrl_c_is_not_lost_before_the_engine_runs(name):
     """Python drops an exception of a callback of the garbage collector."""
+    given, more = (X, y), {"lams": [0.1]}
+    if name == "relax":
+        given, more = (solve(), X, y), {}
 
     def press(phase, _):
         if not pressed:
@@ -435,7 +438,7 @@ def test_a_ctrl_c_is_not_lost_before_the_engine_runs(call):
     pressed = []
     problem = PROBLEM._replace(model=PROBLEM.model._replace(init=init))
     with pytest.raises(KeyboardInterrupt):
-        call(problem, X, y, lams=[0.1], solver=SOLVER)
+        getattr(rj, name)(problem, *given, solver=SOLVER, **more)
     assert pressed
 
 

@@ -122,6 +122,15 @@ def test_float32_moments_only_where_they_do_not_show(
     assert np.all(np.isfinite(few.X))
 
 
+def test_moments_of_few_products_are_float64_at_any_tolerance(monkeypatch):
+    X, y, a = rows(np.float32)
+    seen, count = products_in(monkeypatch), len(X) * 10**2
+    for cheap in (count, count - 1):
+        monkeypatch.setattr(moments, "CHEAP", cheap)
+        moments.fewer_rows(Data(X, y), a, X.mean(0), 1e-4)
+    assert seen[:2] == [np.float64, np.float32]
+
+
 def test_a_path_by_float32_moments_is_proved_on_all_rows(x64, monkeypatch):
     """The gaps that the few rows give are those of the many, in float64."""
     rng = np.random.default_rng(0)

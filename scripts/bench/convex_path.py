@@ -304,10 +304,10 @@ def measure(case: Case, wanted: list[str] | None = None) -> None:
             flush=True,
         )
         goals = [gap] if reached > gap / 2 else [gap, reached]
-        chosen = [name for name in peers() if wanted is None or name in wanted]
-        for name, goal in itertools.product(chosen, goals):
+        chosen = [p for p in peers().items() if wanted is None or p[0] in wanted]
+        for (name, peer), goal in itertools.product(chosen, goals):
             try:
-                found = peers()[name](case, lams, goal)
+                found = peer(case, lams, goal)
             except subprocess.TimeoutExpired:
                 found = None
             if found is not None:
