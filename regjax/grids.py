@@ -51,7 +51,7 @@ def null_model(
     Returns:
       Its mean loss, and itself [k].
     """
-    rows = data._replace(X=data.X.reshape(data.X.shape[0], -1)[:, :1], XT=None)
+    rows = data._replace(X=np.zeros((len(data.X), 1), data.X.dtype), XT=None)
     constant = problem._replace(model=Model(init=_nothing, apply=_constant))
     args = (constant, rows, shares)
     eta = np.zeros(data.y.shape[1], data.X.dtype)
@@ -171,7 +171,7 @@ def _descend(
 
 def _derivatives_at(fn: Callable, x: Any, args: tuple) -> list[Any]:
     """Value, slope and Hessian on the host, in float64."""
-    found = trees.jitted(_derivatives, fn, x, args)
+    found = jax.device_get(trees.jitted(_derivatives, fn, x, args))
     return [np.asarray(value, float) for value in found]
 
 
@@ -199,7 +199,7 @@ def at_start(
     problem: Problem, params: Params, data: Data, shares: Array, free: np.ndarray
 ) -> Start:
     """Measure params; the gradients at `free` [q], fitted ones, say nothing."""
-    found = trees.jitted(_at_start, problem, params, data, shares, free)
+    found = jax.device_get(trees.jitted(_at_start, problem, params, data, shares, free))
     loss, slope, highest = (float(x) for x in found)
     return Start(loss, slope if 0 < slope < np.inf else 1.0, highest)
 

@@ -6,10 +6,11 @@ goes on to the next lane of its chain, or to the next chain: no slot waits for t
 slowest lane. Solvers with a barrier refill all slots together, so that a wave shares
 its batches.
 
-Each solver function sees one lane and is vmapped here. S is fixed by the problem, and
-what a lane computes does not depend on its neighbours: neither on how hard they are,
-nor on the order of the chains, the length of a chunk or the number of workers.
-(All bitwise on CPU. But for a lane all alone, whose S is 1: it agrees to rounding.)
+Each solver function sees one lane and is vmapped here. What a lane computes does not
+depend on its neighbours: neither on how hard they are, nor on the order of the chains,
+the length of a chunk or the number of workers. (All bitwise on CPU, where S is fixed
+by the problem. But for a lane all alone, whose S is 1: it agrees to rounding, as lanes
+on a GPU do, whose S is that of the chains.)
 """
 
 from __future__ import annotations
@@ -340,9 +341,9 @@ def _run_worker(program, given, size, tell, stop) -> Any:
     while not stop():
         begun = time.perf_counter()
         carry = advance(program, numbers, queue, carry, key, rounds)
-        lane = np.asarray(carry.lane)  # waits
+        lane, status = jax.device_get((carry.lane, carry.out[1].status))  # waits
         seconds = time.perf_counter() - begun
-        done = int(np.sum(np.asarray(carry.out[1].status)[:count] != Status.running))
+        done = int(np.sum(status[:count] != Status.running))
         busy = lane < len(queue.last)
         tell(done + _share_of_wave(carry, wave) * int(np.sum(busy)))
         if not busy.any():
@@ -364,20 +365,27 @@ def _share_of_wave(carry: Carry, rounds: int) -> float:
 
 
 def slots_for(
-    method: Method, problem: Problem, data: Data, params: Params, lanes: int
+    method: Method,
+    problem: Problem,
+    data: Data,
+    params: Params,
+    lanes: int,
+    chains: int,
 ) -> int:
     """How many slots a worker has: as keep its device busy and fit its memory.
 
-    A lane's memory is estimated by the arrays of one full forward pass. A function
-    of method, problem, data and device, except that a single lane is run alone.
+    A lane's memory is estimated by the arrays of one full forward pass. On a CPU it is
+    a function of method, problem and data, except that a single lane is run alone; on
+    a device no more than there are chains for it, rounded up to a power of two.
     """
     if lanes == 1:
         return 1
-    device = jax.devices()[0]
+    devices = jax.local_devices()
     most, budget = min(method.slots, HOST_SLOTS), HOST_BYTES
-    if device.platform != "cpu":
-        stats = device.memory_stats() or {}
-        most, budget = DEVICE_SLOTS, stats.get("bytes_limit", 2**33) // 4
+    if devices[0].platform != "cpu":
+        stats = devices[0].memory_stats() or {}
+        most = min(DEVICE_SLOTS, 2 ** (-(-chains // len(devices)) - 1).bit_length())
+        budget = stats.get("bytes_limit", 2**33) // 4
     shares = jax.ShapeDtypeStruct(data.X.shape[:1], data.X.dtype)
     each = 3 * trees.size_of(objective.smooth, problem, params, data, shares)
     fits = max(1, budget // max(each, 1))

@@ -270,7 +270,7 @@ def _look(
     )
     whole, eta = trees.jitted(_widened, data.X.shape[1], part, own, params)
     given = problem, data, lane.weights, lane.scaling, lams
-    found = trees.jitted(_looks, *given, whole, eta, step)
+    found = jax.device_get(trees.jitted(_looks, *given, whole, eta, step))
     return jax.tree.map(lambda a: np.array(a)[:count], found)
 
 

@@ -77,9 +77,10 @@ def run(
     table = np.pad(table, [(0, -len(table) % WIDTH), (0, 0)], "edge")
     none = np.zeros((), np.int32)
     lane = lanes._replace(lam=lanes.lam[table], seed=none, fold=none)
-    found = trees.jitted(_paths, method, problem, data, lane, trees.rows(starts, 0))
+    given = method, problem, data, lane, trees.rows(starts, 0)
+    found = jax.device_get(trees.jitted(_paths, *given))
     place = np.unique(table, return_index=True)[1]
-    return jax.tree.map(lambda a: np.asarray(a).reshape(-1, *a.shape[2:])[place], found)
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[place], found)
 
 
 def _paths(
