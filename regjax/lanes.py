@@ -365,21 +365,14 @@ def _share_of_wave(carry: Carry, rounds: int) -> float:
 
 
 def slots_for(
-    method: Method,
-    problem: Problem,
-    data: Data,
-    params: Params,
-    lanes: int,
-    chains: int,
+    method: Method, problem: Problem, data: Data, params: Params, chains: int
 ) -> int:
     """How many slots a worker has: as keep its device busy and fit its memory.
 
     A lane's memory is estimated by the arrays of one full forward pass. On a CPU it is
-    a function of method, problem and data, except that a single lane is run alone; on
-    a device no more than there are chains for it, rounded up to a power of two.
+    a function of method, problem and data; on a device no more than there are chains
+    for it, rounded up to a power of two.
     """
-    if lanes == 1:
-        return 1
     devices = jax.local_devices()
     most, budget = min(method.slots, HOST_SLOTS), HOST_BYTES
     if devices[0].platform != "cpu":

@@ -361,16 +361,15 @@ def test_ctrl_c_drops_a_lam_whose_seeds_are_not_all_done(monkeypatch):
     assert path.loss.shape == (1, 3)
 
 
-def slots_for(count, chains=100):
+def slots_for(chains):
     data, _ = inputs.check_data(PROBLEM, X, y, None, None)
     params = PROBLEM.model.init(jax.random.key(0))
-    return lanes.slots_for(SOLVER, PROBLEM, data, params, count, chains)
+    return lanes.slots_for(SOLVER, PROBLEM, data, params, chains)
 
 
 def test_slots_shrink_with_the_memory_of_a_lane(monkeypatch):
     monkeypatch.setattr(lanes, "HOST_SLOTS", 16)
-    assert slots_for(100) == slots_for(2, chains=1) == lanes.HOST_SLOTS
-    assert slots_for(1) == 1
+    assert slots_for(100) == slots_for(1) == lanes.HOST_SLOTS
     monkeypatch.setattr(lanes, "HOST_BYTES", 100_000)
     assert 1 < slots_for(100) < lanes.HOST_SLOTS
     monkeypatch.setattr(lanes, "HOST_BYTES", 1)
@@ -382,12 +381,12 @@ def test_slots_of_a_device_are_no_more_than_it_has_chains(monkeypatch):
     stats = {"bytes_limit": 2**33}
     device = types.SimpleNamespace(platform="gpu", memory_stats=lambda: stats)
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
-    found = [slots_for(5000, chains) for chains in (1, 2, 12, 16, 1000, 5000)]
+    found = [slots_for(chains) for chains in (1, 2, 12, 16, 1000, 5000)]
     assert found == [1, 2, 16, 16, 1024, 1024]
     monkeypatch.setattr(jax, "local_devices", lambda: [device] * 4)
-    assert slots_for(100, 100) == 32
+    assert slots_for(100) == 32
     stats["bytes_limit"] = 1
-    assert slots_for(100, 100) == 1
+    assert slots_for(100) == 1
 
 
 def test_weights_may_differ_from_lane_to_lane(case):
