@@ -190,7 +190,7 @@ def _by_slots(
 ) -> tuple[Params, Info]:
     one = jax.tree.map(lambda a: a[0], starts)
     given = task.solver, problem, data, one, len(chains)
-    slots = lanes.slots_for(*given) if room > 1 else 1
+    slots = lanes.slots_for(*given) if min(len(chains), room) > 1 else 1
     # A stream of its own, so that no start shares its bits with the batches.
     key = jax.random.fold_in(task.key, np.uint32(2**32 - 1))
     given = task.solver, problem, data, many, starts, chains, key, slots

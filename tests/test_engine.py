@@ -389,6 +389,21 @@ def test_slots_of_a_device_are_no_more_than_it_has_chains(monkeypatch):
     assert slots_for(100) == 1
 
 
+def test_a_chain_all_alone_has_one_slot(monkeypatch, case):
+    """The others would be taken for idle lanes: 16 times the work for a network."""
+    slots, own = [], lanes.run
+
+    def run(*given, **more):
+        slots.append(given[7])
+        return own(*given, **more)
+
+    monkeypatch.setattr(lanes, "run", run)
+    one = solve(case, LAMS[:4], chains=1)
+    two = solve(case, LAMS[:4], chains=1, seeds=2)
+    assert slots == [1, 4]
+    np.testing.assert_allclose(one.objective, two.objective[:, 0], rtol=1e-4)
+
+
 def test_weights_may_differ_from_lane_to_lane(case):
     """Folds are 0/1 weights: [folds, n], X is shared."""
     method, problem, data, lane, starts = ready(case, 4)
