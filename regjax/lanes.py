@@ -9,8 +9,9 @@ its batches.
 Each solver function sees one lane and is vmapped here. What a lane computes does not
 depend on its neighbours: neither on how hard they are, nor on the order of the chains,
 the length of a chunk or the number of workers. (All bitwise on CPU, where S is fixed
-by the problem. But for a chain all alone, whose S is 1: it agrees to rounding, as
-lanes on a GPU do, whose S is that of the chains.)
+by the problem and XLA rounds all columns of a product alike, as it does in most
+shapes. To rounding a chain all alone, whose S is 1, and on a GPU, where S is that of
+the chains.)
 """
 
 from __future__ import annotations

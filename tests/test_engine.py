@@ -19,8 +19,10 @@ from regjax.ground import find_ground
 rng = np.random.default_rng(0)
 X = rng.standard_normal((64, 4)).astype(np.float32)
 y = np.arange(64) % 3
+# With 4 units, as jax 0.7.2 rounds those columns of a product that do not fill a vector
+# of 16 in another way: there the fourth slot of 5 units is right to rounding only.
 PROBLEM = rj.Problem(
-    rj.models.mlp([4, 5, 3]), rj.losses.softmax_cross_entropy(), rj.penalties.l1()
+    rj.models.mlp([4, 4, 3]), rj.losses.softmax_cross_entropy(), rj.penalties.l1()
 )
 LINEAR = PROBLEM._replace(model=rj.models.linear(4, 3))
 SOLVER = rj.solvers.minibatch(batch_size=16, epochs=5, polish=7)
