@@ -8,10 +8,10 @@ its batches.
 
 Each solver function sees one lane and is vmapped here. What a lane computes does not
 depend on its neighbours: neither on how hard they are, nor on the order of the chains,
-the length of a chunk or the number of workers. (All bitwise on CPU, where S is fixed
-by the problem and XLA rounds all columns of a product alike, as it does in most
-shapes. To rounding a chain all alone, whose S is 1, and on a GPU, where S is that of
-the chains.)
+the length of a chunk or the number of workers. (Bitwise on CPU, where S is fixed by
+the problem, in most shapes: XLA may round the last columns of a product in another
+way. To rounding a chain all alone, whose S is 1, and on a GPU, where S is that of the
+chains.)
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from regjax.types import (
 CHUNK_SECONDS = 0.5  # between two looks at the progress bar and at Ctrl-C
 MOST_GROWTH = 8.0
 QUICK = 2**22  # so many products of a number of X and a weight are no work
-HOST_SLOTS, DEVICE_SLOTS = 16, 1024
+HOST_SLOTS, DEVICE_SLOTS = 8, 1024
 HOST_BYTES = 2**29
 LEAST_ROOM = 128
 

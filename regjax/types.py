@@ -276,4 +276,4 @@ class Method(NamedTuple):
     rounds: int = 0
     tol: float | None = None
     reduces: bool = False
-    slots: int = 16
+    slots: int = 8
