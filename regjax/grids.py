@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
 from regjax import objective, trees
 from regjax.certificates import pull_back, slopes_of
+from regjax.free_block import Block
 from regjax.types import Array, Data, Model, Params, Problem
 
 # glmnet's: at l1_ratio below this, the grid starts where this l1_ratio would.
@@ -89,16 +89,15 @@ def null_params(
     Returns:
       Params like `params`, 0 where penalised.
     """
-    flat, restore = ravel_pytree(jax.tree.map(np.zeros_like, params))
-    flat = np.array(flat)
-    args = (free, flat, restore, problem, data, shares)
-    flat[free] = newton(_free_loss, flat[free], args)
-    return jax.tree.map(np.asarray, restore(flat))  # pyright: ignore
+    zero = jax.tree.map(np.zeros_like, params)
+    block = Block(free, objective.penalised(problem, params))  # pyright: ignore
+    args = (block, zero, problem, data, shares)
+    values = newton(_free_loss, np.zeros(free.size, data.X.dtype), args)
+    return jax.device_get(block.put(zero, values))
 
 
-def _free_loss(values, free, flat, restore, problem, data, shares) -> Array:
-    params = restore(flat.at[free].set(values))
-    return objective.smooth(problem, params, data, shares)
+def _free_loss(values, block, zero, problem, data, shares) -> Array:
+    return objective.smooth(problem, block.put(zero, values), data, shares)
 
 
 def is_convex(problem: Problem) -> bool:
@@ -211,9 +210,9 @@ def _at_start(problem, params, data, shares, free) -> tuple[Array, Array, Array]
     pulled = jax.grad(objective.ridge, argnums=1)(problem, params)
     grad = jax.tree.map(jnp.add, grad, pulled)
     slope = largest_slope(problem, grad)
-    flat, restore = ravel_pytree(grad)
-    highest = problem.penalty.lambda_max(restore(flat.at[free].set(0.0)))
-    return jnp.sum(losses), slope, highest
+    block = Block(free, objective.penalised(problem, params))
+    still = block.put(grad, jnp.zeros(free.shape, slope.dtype))
+    return jnp.sum(losses), slope, problem.penalty.lambda_max(still)
 
 
 def largest_slope(problem: Problem, grad: Params) -> Array:
