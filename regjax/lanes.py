@@ -371,9 +371,11 @@ def slots_for(
     """How many slots a worker has: as keep its device busy and fit its memory.
 
     A lane's memory is estimated by the arrays of one full forward pass. On a CPU it is
-    a function of method, problem and data; on a device no more than there are chains
-    for it, rounded up to a power of two.
+    a function of method, problem and data, except that one chain has one slot; on a
+    device no more than there are chains for it, rounded up to a power of two.
     """
+    if chains == 1:
+        return 1
     devices = jax.local_devices()
     most, budget = min(method.slots, HOST_SLOTS), HOST_BYTES
     if devices[0].platform != "cpu":

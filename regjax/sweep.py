@@ -189,8 +189,8 @@ def _by_slots(
     tell: Callable | None,
 ) -> tuple[Params, Info]:
     one = jax.tree.map(lambda a: a[0], starts)
-    given = task.solver, problem, data, one, len(chains)
-    slots = lanes.slots_for(*given) if min(len(chains), room) > 1 else 1
+    wanted = 1 if room == 1 else len(chains)
+    slots = lanes.slots_for(task.solver, problem, data, one, wanted)
     # A stream of its own, so that no start shares its bits with the batches.
     key = jax.random.fold_in(task.key, np.uint32(2**32 - 1))
     given = task.solver, problem, data, many, starts, chains, key, slots
