@@ -36,6 +36,8 @@ from regjax.types import (
 )
 
 LEAST_INPUTS = 512
+WIDE, LEAST_NUMBERS = 6, 2**18  # so many inputs a row, in an X of so many numbers
+LARGE = 2**22  # numbers of any other X
 SMALLEST, GROWTH = 64, 4  # sizes of working sets
 ROOM = 1.25  # of a working set, times the inputs that are known to be needed
 LANES = 8  # solved at a time
@@ -73,12 +75,16 @@ class Found(NamedTuple):
 
 
 def applies(method: Method, problem: Problem, data: Data) -> bool:
-    """Whether there are inputs to leave out, and a certificate that notices."""
+    """Whether there are inputs worth leaving out, and a certificate that notices."""
     aid, penalty = data.aid, problem.penalty
     if aid is None or not (method.reduces and penalty.by_input):
         return False
     known = models.is_linear(problem.model) and aid.moves.columns is not None
-    return known and data.X.shape[1] >= LEAST_INPUTS
+    return known and _pays(*data.X.shape)
+
+
+def _pays(n: int, p: int) -> bool:
+    return p >= LEAST_INPUTS and n * p >= (LEAST_NUMBERS if p >= WIDE * n else LARGE)
 
 
 def run(

@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from regjax import assembly, brackets, grids, lanes, screening, workers
+from regjax import (
+    assembly,
+    brackets,
+    grids,
+    lanes,
+    screening,
+    side_by_side,
+    workers,
+)
 from regjax.progress import progress_bar
 from regjax.solvers import gram
 from regjax.task import DIRECTIONS, Task
@@ -20,6 +28,7 @@ from regjax.types import Data, Info, Lane, Params, Problem, Status
 
 LAMS_A_CHAIN, CHAINS = 8, 32
 QUICK_LAMS_A_CHAIN = 13  # where a step is next to nothing and lams go side by side
+WORK, MOST_ROUNDS = 2**32, 1000  # numbers of X times rounds, some seconds
 
 
 class Folds(NamedTuple):
@@ -145,13 +154,17 @@ def _engine(
     chains: Sequence[np.ndarray],
     room: int,
     tell: Callable | None,
+    rounds: tuple[int, int] | None = None,
 ) -> tuple[Params, Info]:
-    """By the Gram matrix where there is one, and what that leaves by slots."""
-    if not gram.applies(task.solver, problem, data, many, starts):
+    """Side by side where that pays, and what that leaves by slots."""
+    if gram.applies(task.solver, problem, data, many, starts):
+        data = gram.with_matrix(data, many)
+        rounds = gram.rounds(data.X.shape[1]) if rounds is None else rounds
+    if rounds is None:
         return _by_slots(task, problem, data, many, starts, chains, room, tell)
-    data = gram.with_matrix(data, many)
     with workers.catch_interrupt() as interrupted:
-        found = gram.run(task.solver, problem, data, many, starts, chains)
+        given = task.solver, problem, data, many, starts, chains
+        found = side_by_side.run(*given, *rounds)
         left = found[1].status == Status.running
         done = int(np.sum(~left))
 
@@ -212,7 +225,8 @@ def _screened(
         own = task._replace(chains=len(lams)) if part is not data else task
         chains = _chains(own, len(lams), folds)
         given = task, problem, part, many, starts, chains, len(many.lam)
-        found = _engine(*given, on_progress)
+        rounds = None if part is data else _affordable(part, many)
+        found = _engine(*given, on_progress, rounds)
         return jax.tree.map(lambda a: a.reshape(len(lams), folds, *a.shape[1:]), found)
 
     start = jax.tree.map(lambda a: a[0], task.ground.starts)
@@ -227,6 +241,12 @@ def _screened(
     params, info = jax.tree.map(flat, found)
     info.status[len(info.status) - left * folds :] = Status.running
     return params, info
+
+
+def _affordable(data: Data, lanes: Lane) -> tuple[int, int] | None:
+    """How many rounds may pass until there is a look at Ctrl-C; None: too few."""
+    each = WORK // (len(lanes.lam) * data.X.size * data.y.shape[1])
+    return (min(each, MOST_ROUNDS), 0) if each >= gram.ROUNDS else None
 
 
 def _chains(

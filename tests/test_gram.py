@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import regjax as rj
-from regjax import lanes
+from regjax import lanes, side_by_side
 from regjax.solvers import gram
 
 N, P, K = 80, 12, 2
@@ -91,15 +91,11 @@ def test_from_a_start_that_is_far(monkeypatch):
 
 
 def test_what_takes_too_long_goes_on_in_the_engine(monkeypatch):
-    monkeypatch.setattr(gram, "ROUNDS", 4)
-    monkeypatch.setattr(gram, "ROUNDS_A_LAM", 1)
-    monkeypatch.setattr(gram, "MOST_ROUNDS_A_LAM", 1)
-    jax.clear_caches()
+    monkeypatch.setattr(gram, "rounds", lambda inputs: (4, 1))
     told = []
     path, plain, left = paths(
         "l1", np.float32, monkeypatch, progress=lambda *a: told.append(a)
     )
-    jax.clear_caches()
     assert 0 < left < 40
     assert np.all(path.status == rj.Status.converged)
     room = 1e-5 * path.null_loss
@@ -111,10 +107,7 @@ def test_what_takes_too_long_goes_on_in_the_engine(monkeypatch):
 
 
 def test_a_ctrl_c_keeps_what_is_done(monkeypatch):
-    monkeypatch.setattr(gram, "ROUNDS", 4)
-    monkeypatch.setattr(gram, "ROUNDS_A_LAM", 1)
-    monkeypatch.setattr(gram, "MOST_ROUNDS_A_LAM", 1)
-    jax.clear_caches()
+    monkeypatch.setattr(gram, "rounds", lambda inputs: (4, 1))
     X, y = rows()
     loss, penalty = rj.losses.half_squared_error(), rj.penalties.l1()
     problem = rj.Problem(rj.models.linear(P, K), loss, penalty)
@@ -125,7 +118,6 @@ def test_a_ctrl_c_keeps_what_is_done(monkeypatch):
             pressed.append(signal.raise_signal(signal.SIGINT))
 
     path = rj.fit_path(problem, X, y, 40, progress=press)
-    jax.clear_caches()
     assert 0 < len(path) < 40 and np.all(path.status == rj.Status.converged)
 
 
@@ -137,7 +129,7 @@ def fail(*_):
     "more", [{"lams": [1.0, 0.0]}, {"seeds": 2}, {"loss": "poisson_nll"}], ids=str
 )
 def test_what_it_is_not_for(more, monkeypatch):
-    monkeypatch.setattr(gram, "run", fail)
+    monkeypatch.setattr(side_by_side, "run", fail)
     X, y = rows()
     loss = getattr(rj.losses, more.get("loss", "half_squared_error"))()
     problem = rj.Problem(rj.models.linear(P, K), loss, rj.penalties.l1())
@@ -147,7 +139,7 @@ def test_what_it_is_not_for(more, monkeypatch):
 
 
 def test_a_penalised_intercept_is_no_column_of_it(monkeypatch):
-    monkeypatch.setattr(gram, "run", fail)
+    monkeypatch.setattr(side_by_side, "run", fail)
     X, y = rows()
     everything = ({"w": True, "b": True},)
     penalty = rj.penalties.l1(where=everything)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import regjax as rj
-from regjax import conditioning, objective, screening
+from regjax import conditioning, objective, screening, side_by_side, sweep
 
 N, P = 60, 640
 
@@ -54,8 +54,9 @@ def case(name):
 
 @pytest.fixture
 def sizes(monkeypatch):
-    """Of the working sets that are solved."""
+    """Of the working sets that are solved, however small X is."""
     found, part_of = [], screening.part_of
+    monkeypatch.setattr(screening, "LEAST_NUMBERS", 0)
 
     def counted(problem, data, inputs):
         found.append(len(inputs))
@@ -131,6 +132,48 @@ def test_ctrl_c_keeps_the_lams_that_are_done(sizes):
     path = rj.fit_path(problem, X, y, 25, progress=press)
     assert 8 <= len(path) < 25
     assert np.all(path.status == rj.Status.converged)
+
+
+@pytest.mark.parametrize(
+    ("n", "p", "pays"),
+    [
+        (60, 640, False),  # so small that to look at all of it costs less
+        (200, 2000, True),
+        (200, 500, False),
+        (500, 2000, False),
+        (1000, 5000, True),
+        (20_000, 600, True),
+    ],
+)
+def test_what_it_is_for(n, p, pays):
+    assert screening._pays(n, p) is pays
+
+
+def test_what_takes_too_long_goes_on_by_slots(sizes, monkeypatch):
+    problem, X, y = case("logistic enet")
+    plain = rj.fit_path(problem, X, y, 20)
+    monkeypatch.setattr(sweep, "MOST_ROUNDS", 1)
+    left, by_slots, told = [], sweep._by_slots, []
+
+    def counted(task, problem, data, many, *rest):
+        left.append(len(many.lam))
+        return by_slots(task, problem, data, many, *rest)
+
+    monkeypatch.setattr(sweep, "_by_slots", counted)
+    path = rj.fit_path(problem, X, y, 20, progress=lambda *a: told.append(a))
+    assert sizes and left and np.all(path.status == rj.Status.converged)
+    assert np.all(np.abs(path.objective - plain.objective) <= path.gap + plain.gap)
+    done = [done for done, *_ in told]
+    assert done == sorted(done) and {total for _, total, _ in told} == {20}
+
+
+def test_no_stretch_takes_long(sizes, monkeypatch):
+    """Until the next look at Ctrl-C: by slots, where X is too large."""
+    monkeypatch.setattr(sweep, "WORK", 1)
+    monkeypatch.setattr(side_by_side, "run", None)
+    problem, X, y = case("logistic enet")
+    path = rj.fit_path(problem, X, y, 20)
+    assert sizes and np.all(path.status == rj.Status.converged)
 
 
 @pytest.mark.parametrize("more", [{"chains": 2}, {"direction": "dense_to_sparse"}])

@@ -26,6 +26,7 @@ FLOORS = [
     [
         "workers",
         "lanes",
+        "side_by_side",
         "screening",
         "solvers",
         "ground",

@@ -2,25 +2,21 @@
 
 The gradient at y is that at w plus `G (y - w)` with `G = X' diag(a) X`, whatever the
 number of rows. That at w is measured by rows at every look, so that no digit is lost.
-Such steps cost less than to refill slots, so each chain is a loop over its lams. All
-wait for the slowest: a chain that takes too many rounds is left to the engine.
+Such steps cost less than to refill slots.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from regjax import losses, models, trees
-from regjax.types import Array, Data, Info, Lane, Method, Params, Problem, Status
+from regjax.types import Array, Data, Lane, Method, Params, Problem
 
 MOST_INPUTS = 1024
 ROUNDS, ROUNDS_A_LAM = 24, 3  # of a chain, before it is left to the engine
 CHEAP, MOST_ROUNDS_A_LAM = 2**18, 48  # rounds of small matrices cost next to nothing
-WIDTH = 8  # numbers of chains are multiples of it, so that programs are shared
 
 
 def applies(
@@ -50,68 +46,7 @@ def _matrix(X: Array, weights: Array) -> Array:
     return X.T @ X
 
 
-def run(
-    method: Method,
-    problem: Problem,
-    data: Data,
-    lanes: Lane,
-    starts: Params,
-    chains: Sequence[np.ndarray],
-) -> tuple[Params, Info]:
-    """Solve what can be solved so.
-
-    Args:
-      method: a solver that `reduces`.
-      problem: squared error, linear.
-      data: rows, with an Aid and the matrix; it `applies`.
-      lanes: lam, seed, fold [N]; the rest shared.
-      starts: [1, ...] params that all chains start from.
-      chains: numbers of lanes, every lane in one chain.
-
-    Returns:
-      `(params, info)`, arrays [N, ...]; `info.status` is `running` where it is not
-      done.
-    """
-    length = max(len(chain) for chain in chains)
-    table = np.stack([np.pad(c, (0, length - len(c)), "edge") for c in chains])
-    table = np.pad(table, [(0, -len(table) % WIDTH), (0, 0)], "edge")
-    none = np.zeros((), np.int32)
-    lane = lanes._replace(lam=lanes.lam[table], seed=none, fold=none)
-    given = method, problem, data, lane, trees.rows(starts, 0)
-    found = jax.device_get(trees.jitted(_paths, *given))
-    place = np.unique(table, return_index=True)[1]
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[place], found)
-
-
-def _paths(
-    method: Method, problem: Problem, data: Data, lane: Lane, start: Params
-) -> tuple[Params, Info]:
-    """Of lams [S, l], S chains; results [S, l, ...]."""
-    solver = method.build(problem, data)
-    each = min(CHEAP // data.X.shape[1] ** 2, MOST_ROUNDS_A_LAM)
-    each = max(each, ROUNDS_A_LAM)
-
-    def one(carry, lam: Array):
-        state, left = carry
-        own = lane._replace(lam=lam)
-        state = solver.resume(own, state)
-
-        def more(carry) -> Array:
-            _, status, left = carry
-            return (status == Status.running) & (left > 0)
-
-        def round(carry):
-            state, _, left = carry
-            state = solver.step(own, state, None)
-            return state, solver.status(own, state), left - 1
-
-        begun = state, jnp.int32(Status.running), left
-        state, status, left = jax.lax.while_loop(more, round, begun)
-        left = jnp.where(status == Status.running, 0, left + each)
-        return (state, left), solver.finish(own, state, status)
-
-    def chain(lams: Array) -> tuple[Params, Info]:
-        state = solver.init(lane._replace(lam=lams[0]), start)
-        return jax.lax.scan(one, (state, jnp.int32(ROUNDS)), lams)[1]
-
-    return jax.vmap(chain)(lane.lam)
+def rounds(inputs: int) -> tuple[int, int]:
+    """Until the first lam of a chain is done, and more for each that is."""
+    each = min(CHEAP // inputs**2, MOST_ROUNDS_A_LAM)
+    return ROUNDS, max(each, ROUNDS_A_LAM)

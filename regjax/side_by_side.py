@@ -1,0 +1,102 @@
+"""Chains side by side: each a loop over its lanes, all of them one program.
+
+Without slots there is less to compile and less to do between lanes, but all wait for
+the slowest: for a few chains alike. One that takes too many rounds is left as it is,
+for the engine (`lanes`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from regjax import trees
+from regjax.free_block import rescaled
+from regjax.types import Array, Data, Info, Lane, Method, Params, Problem, Status
+
+WIDTH = 8  # numbers of chains are multiples of it, so that programs are shared
+
+
+def run(
+    method: Method,
+    problem: Problem,
+    data: Data,
+    lanes: Lane,
+    starts: Params,
+    chains: Sequence[np.ndarray],
+    most: int,
+    each: int,
+) -> tuple[Params, Info]:
+    """Solve what does not take too long; arguments as of `lanes.run`, and two.
+
+    Args:
+      method: a solver of full batches, whose lanes do not diverge within a chain.
+      problem: the equation.
+      data: rows, shared by all lanes.
+      lanes: lam, seed, fold [N]; weights [n], shared, or [folds, n]; the rest [].
+      starts: [seeds, ...] starting params.
+      chains: numbers of lanes, every lane in one chain.
+      most: rounds of a chain until its first lane is done.
+      each: more of them for every lane that is.
+
+    Returns:
+      `(params, info)`, arrays [N, ...] on the host; `info.status` is `running` where
+      it is not done.
+    """
+    length = max(len(chain) for chain in chains)
+    table = np.stack([np.pad(c, (0, length - len(c)), "edge") for c in chains])
+    table = np.pad(table, [(0, -len(table) % WIDTH), (0, 0)], "edge")
+    heads = table[:, 0]
+    chosen = lanes.lam[table], lanes.seed[heads], lanes.fold[heads]
+    lane = lanes._replace(lam=chosen[0], seed=chosen[1], fold=chosen[2])
+    rounds = np.array([most, each], np.int32)
+    given = method, problem, data, lane, starts, rounds
+    found = jax.device_get(trees.jitted(_paths, *given))
+    place = np.unique(table, return_index=True)[1]
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[place], found)
+
+
+def _paths(
+    method: Method,
+    problem: Problem,
+    data: Data,
+    lanes: Lane,
+    starts: Params,
+    rounds: Array,
+) -> tuple[Params, Info]:
+    """Of lams [S, l], seeds [S] and folds [S], S chains; results [S, l, ...]."""
+
+    def chain(lams: Array, seed: Array, fold: Array) -> tuple[Params, Info]:
+        lane = lanes._replace(seed=seed, fold=fold)
+        if lanes.weights.ndim == 2:
+            own = jax.tree.map(lambda a: a[fold], (lanes.weights, lanes.scaling))
+            lane = lane._replace(weights=own[0], scaling=own[1])
+        solver = method.build(problem, rescaled(data, lane.scaling))
+
+        def one(carry, lam: Array):
+            state, left = carry
+            own = lane._replace(lam=lam)
+            state = solver.resume(own, state)
+
+            def more(carry) -> Array:
+                _, status, left = carry
+                return (status == Status.running) & (left > 0)
+
+            def round(carry):
+                state, _, left = carry
+                state = solver.step(own, state, None)
+                return state, solver.status(own, state), left - 1
+
+            begun = state, jnp.int32(Status.running), left
+            state, status, left = jax.lax.while_loop(more, round, begun)
+            left = jnp.where(status == Status.running, 0, left + rounds[1])
+            return (state, left), solver.finish(own, state, status)
+
+        start = jax.tree.map(lambda a: a[seed], starts)
+        state = solver.init(lane._replace(lam=lams[0]), start)
+        return jax.lax.scan(one, (state, rounds[0]), lams)[1]
+
+    return jax.vmap(chain)(lanes.lam, lanes.seed, lanes.fold)
