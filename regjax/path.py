@@ -110,9 +110,9 @@ def fit_path(
         chain each lam starts from the one before; chains run side by side. 1 is
         glmnet's path. None: chains of 8 where convex (13 of squared error in few
         inputs, longer ones with several seeds or folds), one chain where only the
-        penalty is not, else one per lam; and a certified linear model of many inputs,
-        six a row or in an X of 4 million numbers, is solved by working sets
-        (`regjax.screening`).
+        penalty is not, else one per lam; and a certified linear model is solved by
+        working sets (`regjax.screening`) where X is wide, six inputs a row, or large,
+        but for a small one.
       direction: of every chain: "sparse_to_dense", from the largest lam, or
         "dense_to_sparse" (never by working sets). A network's chain that starts
         empty stays empty: no gradient leads out of all zeros.

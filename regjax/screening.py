@@ -37,7 +37,7 @@ from regjax.types import (
 
 LEAST_INPUTS = 512
 WIDE, LEAST_NUMBERS = 6, 2**18  # so many inputs a row, in an X of so many numbers
-LARGE = 2**22  # numbers of any other X
+LARGE = 2**21  # numbers of any other X
 SMALLEST, GROWTH = 64, 4  # sizes of working sets
 ROOM = 1.25  # of a working set, times the inputs that are known to be needed
 LANES = 8  # solved at a time
@@ -126,7 +126,7 @@ def run(
     with workers.catch_interrupt() as interrupted:
         while at < len(lams) and not interrupted():
             tell(0)
-            stretch = lams[at : at + _stretch(lane)]
+            stretch = lams[at : at + stretch_of(len(lane.weights))]
             needed = missing | _nonzero(now)
             inputs = _choose(problem, data, grad, needed, stretch, before)
             if inputs is None:
@@ -269,7 +269,9 @@ def _look(
 ) -> Found:
     """Of params [l, F, ...] of a part."""
     own, count = _of_inputs(lane, part.inputs).scaling, len(lams)
-    more = _stretch(lane) - count  # so that the last stretch shares the programs
+    more = (
+        stretch_of(len(lane.weights)) - count
+    )  # so that the last stretch shares the programs
     lams, params, step = jax.tree.map(
         lambda a: np.concatenate([a, *[a[-1:]] * more]),
         (np.asarray(lams, data.X.dtype), params, step),
@@ -280,9 +282,9 @@ def _look(
     return jax.tree.map(lambda a: np.array(a)[:count], found)
 
 
-def _stretch(lane: Lane) -> int:
+def stretch_of(folds: int) -> int:
     """How many lams are solved at a time."""
-    return max(2, LANES // len(lane.weights))
+    return max(2, LANES // folds)
 
 
 def _widened(p: int, part: Part, scaling: Any, params: Params) -> tuple[Params, Array]:

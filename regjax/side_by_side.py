@@ -1,13 +1,14 @@
 """Chains side by side: each a loop over its lanes, all of them one program.
 
 Without slots there is less to compile and less to do between lanes, but all wait for
-the slowest: for a few chains alike. One that takes too many rounds is left as it is,
-for the engine (`lanes`).
+the slowest: for a few chains alike. One that takes too many rounds is left to the
+engine (`lanes`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,52 +16,63 @@ import numpy as np
 
 from regjax import trees
 from regjax.free_block import rescaled
-from regjax.types import Array, Data, Info, Lane, Method, Params, Problem, Status
+from regjax.types import Array, Data, Info, Lane, Params, Problem, Solver, Status
 
-WIDTH = 8  # numbers of chains are multiples of it, so that programs are shared
+
+class Limits(NamedTuple):
+    """Of chains side by side.
+
+    Attributes:
+      rounds: of a chain, before its first lane is done.
+      more: of them for every lane that is.
+      width: numbers of chains are filled up to multiples of it, so that programs are
+        shared.
+    """
+
+    rounds: int
+    more: int
+    width: int
 
 
 def run(
-    method: Method,
+    build: Callable[..., Solver],
     problem: Problem,
     data: Data,
     lanes: Lane,
     starts: Params,
     chains: Sequence[np.ndarray],
-    most: int,
-    each: int,
+    limits: Limits,
 ) -> tuple[Params, Info]:
-    """Solve what does not take too long; arguments as of `lanes.run`, and two.
+    """Solve what does not take too long.
 
     Args:
-      method: a solver of full batches, whose lanes do not diverge within a chain.
+      build: of a method of full batches, whose lanes do not diverge within a chain.
       problem: the equation.
       data: rows, shared by all lanes.
-      lanes: lam, seed, fold [N]; weights [n], shared, or [folds, n]; the rest [].
+      lanes: lam, seed, fold [N]; weights [n], shared, or [folds, n]; scaling
+        [folds, p], with such weights; the rest [].
       starts: [seeds, ...] starting params.
-      chains: numbers of lanes, every lane in one chain.
-      most: rounds of a chain until its first lane is done.
-      each: more of them for every lane that is.
+      chains: numbers of lanes, every lane in one chain, of one seed and fold.
+      limits: what is too long.
 
     Returns:
-      `(params, info)`, arrays [N, ...] on the host; `info.status` is `running` where
-      it is not done.
+      `(params, info)`, arrays [N, ...] on the host; where `info.status` is `running`
+      params that may be gone on from.
     """
     length = max(len(chain) for chain in chains)
     table = np.stack([np.pad(c, (0, length - len(c)), "edge") for c in chains])
-    table = np.pad(table, [(0, -len(table) % WIDTH), (0, 0)], "edge")
+    table = np.pad(table, [(0, -len(table) % limits.width), (0, 0)], "edge")
     heads = table[:, 0]
     chosen = lanes.lam[table], lanes.seed[heads], lanes.fold[heads]
     lane = lanes._replace(lam=chosen[0], seed=chosen[1], fold=chosen[2])
-    rounds = np.array([most, each], np.int32)
-    given = method, problem, data, lane, starts, rounds
+    given = build, problem, data, lane, starts, np.array(limits[:2], np.int32)
     found = jax.device_get(trees.jitted(_paths, *given))
     place = np.unique(table, return_index=True)[1]
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[place], found)
 
 
 def _paths(
-    method: Method,
+    build: Callable[..., Solver],
     problem: Problem,
     data: Data,
     lanes: Lane,
@@ -74,7 +86,7 @@ def _paths(
         if lanes.weights.ndim == 2:
             own = jax.tree.map(lambda a: a[fold], (lanes.weights, lanes.scaling))
             lane = lane._replace(weights=own[0], scaling=own[1])
-        solver = method.build(problem, rescaled(data, lane.scaling))
+        solver = build(problem, rescaled(data, lane.scaling))
 
         def one(carry, lam: Array):
             state, left = carry
@@ -92,8 +104,12 @@ def _paths(
 
             begun = state, jnp.int32(Status.running), left
             state, status, left = jax.lax.while_loop(more, round, begun)
-            left = jnp.where(status == Status.running, 0, left + rounds[1])
-            return (state, left), solver.finish(own, state, status)
+            unfinished = status == Status.running
+            params, info = solver.finish(own, state, status)
+            # What is said of an end is not true of a lane on its way.
+            info = info._replace(status=jnp.where(unfinished, status, info.status))
+            left = jnp.where(unfinished, 0, left + rounds[1])
+            return (state, left), (params, info)
 
         start = jax.tree.map(lambda a: a[seed], starts)
         state = solver.init(lane._replace(lam=lams[0]), start)

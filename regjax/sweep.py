@@ -22,13 +22,15 @@ from regjax import (
     workers,
 )
 from regjax.progress import progress_bar
+from regjax.side_by_side import Limits
 from regjax.solvers import gram
 from regjax.task import DIRECTIONS, Task
 from regjax.types import Data, Info, Lane, Params, Problem, Status
 
 LAMS_A_CHAIN, CHAINS = 8, 32
 QUICK_LAMS_A_CHAIN = 13  # where a step is next to nothing and lams go side by side
-WORK, MOST_ROUNDS = 2**32, 1000  # numbers of X times rounds, some seconds
+WORK = 2**32  # numbers of X times rounds and lanes: some seconds
+LEAST_ROUNDS, MOST_ROUNDS = 50, 1000  # of a working set side by side
 
 
 class Folds(NamedTuple):
@@ -41,6 +43,16 @@ class Folds(NamedTuple):
 
     weights: np.ndarray
     scaling: tuple[np.ndarray, np.ndarray] | None
+
+
+class Work(NamedTuple):
+    """Lanes of one problem; as of `lanes.run`."""
+
+    problem: Problem
+    data: Data
+    lanes: Lane
+    starts: Params
+    chains: Sequence[np.ndarray]
 
 
 def warm(task: Task) -> Task:
@@ -114,7 +126,8 @@ def run_lanes(
     """Lanes [N] of a problem and rows that are not the task's own."""
     workers.stop_if_interrupted()
     with progress_bar(task.progress) as tell:
-        return _engine(task, problem, data, many, starts, chains, len(many.lam), tell)
+        work = Work(problem, data, many, starts, chains)
+        return _engine(task, work, len(many.lam), tell)
 
 
 def _run(
@@ -134,7 +147,7 @@ def _run(
         given = task.problem, ground.data, many, ground.starts
         quick = gram.applies(task.solver, *given)
         chains = _chains(task, len(lams), len(many.lam) // len(lams), quick)
-        return _engine(task, *given, chains, room, tell)
+        return _engine(task, Work(*given, chains), room, tell)
 
 
 def _lanes(lane: Lane, lams: np.ndarray, seeds: int, dtype: Any) -> Lane:
@@ -147,24 +160,20 @@ def _lanes(lane: Lane, lams: np.ndarray, seeds: int, dtype: Any) -> Lane:
 
 def _engine(
     task: Task,
-    problem: Problem,
-    data: Data,
-    many: Lane,
-    starts: Params,
-    chains: Sequence[np.ndarray],
+    work: Work,
     room: int,
     tell: Callable | None,
-    rounds: tuple[int, int] | None = None,
+    limits: Limits | None = None,
 ) -> tuple[Params, Info]:
-    """Side by side where that pays, and what that leaves by slots."""
-    if gram.applies(task.solver, problem, data, many, starts):
-        data = gram.with_matrix(data, many)
-        rounds = gram.rounds(data.X.shape[1]) if rounds is None else rounds
-    if rounds is None:
-        return _by_slots(task, problem, data, many, starts, chains, room, tell)
+    """Side by side where there are limits or a Gram matrix, and the rest by slots."""
+    if gram.applies(task.solver, *work[:4]):
+        work = work._replace(data=gram.with_matrix(work.data, work.lanes))
+        limits = limits or gram.limits(work.data)
+    wanted = 1 if room == 1 else len(work.chains)
+    if limits is None:
+        return _by_slots(task, work, wanted, room, tell)
     with workers.catch_interrupt() as interrupted:
-        given = task.solver, problem, data, many, starts, chains
-        found = side_by_side.run(*given, *rounds)
+        found = side_by_side.run(task.solver.build, *work, limits)
         left = found[1].status == Status.running
         done = int(np.sum(~left))
 
@@ -175,13 +184,11 @@ def _engine(
         tell_all(0, 0, "lams")
     if done == len(left) or interrupted():
         return found
-    number = np.cumsum(left) - 1
-    chains = [number[chain[left[chain]]] for chain in chains if left[chain].any()]
+    chains = [chain[left[chain]] for chain in work.chains if left[chain].any()]
     if task.chains is None:  # the hard lams are side by side
         cut = [np.array_split(c, -(-len(c) // LAMS_A_CHAIN)) for c in chains]
         chains = [part for parts in cut for part in parts]
-    few = many._replace(lam=many.lam[left], seed=many.seed[left], fold=many.fold[left])
-    rest = _by_slots(task, problem, data, few, starts, chains, room, tell_all)
+    rest = _by_slots(task, _gone_on(work, found[0], chains), wanted, room, tell_all)
 
     def filled(a: np.ndarray, values: np.ndarray) -> np.ndarray:
         a = a.copy()
@@ -191,23 +198,26 @@ def _engine(
     return jax.tree.map(filled, found, rest)
 
 
+def _gone_on(work: Work, params: Params, chains: Sequence[np.ndarray]) -> Work:
+    """Some chains of it, each from what its first lane has reached."""
+    seed, kept = work.lanes.seed.copy(), np.sort(np.concatenate(chains))
+    for chain in chains:
+        seed[chain] = chain[0]
+    few = work.lanes._replace(
+        lam=work.lanes.lam[kept], seed=seed[kept], fold=work.lanes.fold[kept]
+    )
+    chains = [np.searchsorted(kept, chain) for chain in chains]
+    return work._replace(lanes=few, starts=params, chains=chains)
+
+
 def _by_slots(
-    task: Task,
-    problem: Problem,
-    data: Data,
-    many: Lane,
-    starts: Params,
-    chains: Sequence[np.ndarray],
-    room: int,
-    tell: Callable | None,
+    task: Task, work: Work, wanted: int, room: int, tell: Callable | None
 ) -> tuple[Params, Info]:
-    one = jax.tree.map(lambda a: a[0], starts)
-    wanted = 1 if room == 1 else len(chains)
-    slots = lanes.slots_for(task.solver, problem, data, one, wanted)
+    one = jax.tree.map(lambda a: a[0], work.starts)
+    slots = lanes.slots_for(task.solver, work.problem, work.data, one, wanted)
     # A stream of its own, so that no start shares its bits with the batches.
     key = jax.random.fold_in(task.key, np.uint32(2**32 - 1))
-    given = task.solver, problem, data, many, starts, chains, key, slots
-    return lanes.run(*given, room=room, on_progress=tell)
+    return lanes.run(task.solver, *work, key, slots, room=room, on_progress=tell)
 
 
 def _screened(
@@ -222,11 +232,13 @@ def _screened(
             lane = lane._replace(weights=lane.weights[0])
         many = _lanes(lane, lams, 1, data.X.dtype)
         many = many._replace(seed=many.fold)  # each fold has a start of its own
-        own = task._replace(chains=len(lams)) if part is not data else task
+        own, limits = task, None
+        if part is not data:
+            own = task._replace(chains=len(lams))
+            limits = _affordable(part, screening.stretch_of(folds) * folds)
         chains = _chains(own, len(lams), folds)
-        given = task, problem, part, many, starts, chains, len(many.lam)
-        rounds = None if part is data else _affordable(part, many)
-        found = _engine(*given, on_progress, rounds)
+        work = Work(problem, part, many, starts, chains)
+        found = _engine(task, work, len(many.lam), on_progress, limits)
         return jax.tree.map(lambda a: a.reshape(len(lams), folds, *a.shape[1:]), found)
 
     start = jax.tree.map(lambda a: a[0], task.ground.starts)
@@ -243,10 +255,12 @@ def _screened(
     return params, info
 
 
-def _affordable(data: Data, lanes: Lane) -> tuple[int, int] | None:
-    """How many rounds may pass until there is a look at Ctrl-C; None: too few."""
-    each = WORK // (len(lanes.lam) * data.X.size * data.y.shape[1])
-    return (min(each, MOST_ROUNDS), 0) if each >= gram.ROUNDS else None
+def _affordable(data: Data, width: int) -> Limits | None:
+    """So many rounds that Ctrl-C waits some seconds at most; None: too few."""
+    rounds = WORK // (width * data.X.size * data.y.shape[1])
+    if rounds < LEAST_ROUNDS:
+        return None
+    return Limits(min(rounds, MOST_ROUNDS), 0, width)
 
 
 def _chains(

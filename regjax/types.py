@@ -237,7 +237,7 @@ class Info(NamedTuple):
 
 
 class Solver(NamedTuple):
-    """Pure functions that see one lane; the engine (`lanes`) vmaps them.
+    """Pure functions that see one lane; `lanes` and `side_by_side` vmap them.
 
     Attributes:
       init: `init(lane, params) -> state`, at the beginning of a chain.

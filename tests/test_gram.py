@@ -91,7 +91,7 @@ def test_from_a_start_that_is_far(monkeypatch):
 
 
 def test_what_takes_too_long_goes_on_in_the_engine(monkeypatch):
-    monkeypatch.setattr(gram, "rounds", lambda inputs: (4, 1))
+    monkeypatch.setattr(gram, "limits", lambda data: side_by_side.Limits(4, 1, 8))
     told = []
     path, plain, left = paths(
         "l1", np.float32, monkeypatch, progress=lambda *a: told.append(a)
@@ -107,7 +107,7 @@ def test_what_takes_too_long_goes_on_in_the_engine(monkeypatch):
 
 
 def test_a_ctrl_c_keeps_what_is_done(monkeypatch):
-    monkeypatch.setattr(gram, "rounds", lambda inputs: (4, 1))
+    monkeypatch.setattr(gram, "limits", lambda data: side_by_side.Limits(4, 1, 8))
     X, y = rows()
     loss, penalty = rj.losses.half_squared_error(), rj.penalties.l1()
     problem = rj.Problem(rj.models.linear(P, K), loss, penalty)

@@ -7,6 +7,7 @@ import pytest
 
 import regjax as rj
 from regjax import conditioning, objective, screening, side_by_side, sweep
+from regjax.task import prepare
 
 N, P = 60, 640
 
@@ -155,9 +156,9 @@ def test_what_takes_too_long_goes_on_by_slots(sizes, monkeypatch):
     monkeypatch.setattr(sweep, "MOST_ROUNDS", 1)
     left, by_slots, told = [], sweep._by_slots, []
 
-    def counted(task, problem, data, many, *rest):
-        left.append(len(many.lam))
-        return by_slots(task, problem, data, many, *rest)
+    def counted(task, work, *rest):
+        left.append(len(work.lanes.lam))
+        return by_slots(task, work, *rest)
 
     monkeypatch.setattr(sweep, "_by_slots", counted)
     path = rj.fit_path(problem, X, y, 20, progress=lambda *a: told.append(a))
@@ -165,6 +166,31 @@ def test_what_takes_too_long_goes_on_by_slots(sizes, monkeypatch):
     assert np.all(np.abs(path.objective - plain.objective) <= path.gap + plain.gap)
     done = [done for done, *_ in told]
     assert done == sorted(done) and {total for _, total, _ in told} == {20}
+
+
+def test_what_is_left_is_not_called_an_end():
+    """Twice half of a separating direction is better, but that is no proof."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((200, 5)).astype(np.float32)
+    y = (X[:, 0] + 0.3 * rng.standard_normal(200) > 0).astype(int)
+    loss, penalty = rj.losses.sigmoid_binary_cross_entropy(), rj.penalties.l1()
+    problem = rj.Problem(rj.models.linear(5), loss, penalty)
+    plain = rj.fit_path(problem, X, y, [0.0])
+    assert plain.status[0] == rj.Status.converged
+    none = dict.fromkeys(["solver", "chains", "sample_weight", "offset", "init", "key"])
+    more = {"seeds": 1, "standardize": False, "progress": False}
+    more["direction"] = "sparse_to_dense"
+    task = prepare(problem, X, y, [0.0], **none, **more)
+    ground = task.ground
+    many = sweep._lanes(ground.lane, np.zeros(1), 1, np.float32)
+    chains = [np.arange(1)]
+    work = sweep.Work(problem, ground.data, many, ground.starts, chains)
+    limits = side_by_side.Limits(1, 0, 8)
+    _, info = side_by_side.run(task.solver.build, *work, limits)
+    assert info.status == [rj.Status.running]
+    _, info = sweep._engine(task, work, 1, None, limits)
+    assert info.status == [rj.Status.converged]
+    assert abs(info.objective[0] - plain.objective[0]) <= info.gap[0] + plain.gap[0]
 
 
 def test_no_stretch_takes_long(sizes, monkeypatch):

@@ -12,10 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from regjax import losses, models, trees
+from regjax.side_by_side import Limits
 from regjax.types import Array, Data, Lane, Method, Params, Problem
 
 MOST_INPUTS = 1024
 ROUNDS, ROUNDS_A_LAM = 24, 3  # of a chain, before it is left to the engine
+WIDTH = 8  # of chains side by side
 CHEAP, MOST_ROUNDS_A_LAM = 2**18, 48  # rounds of small matrices cost next to nothing
 
 
@@ -46,7 +48,7 @@ def _matrix(X: Array, weights: Array) -> Array:
     return X.T @ X
 
 
-def rounds(inputs: int) -> tuple[int, int]:
-    """Until the first lam of a chain is done, and more for each that is."""
-    each = min(CHEAP // inputs**2, MOST_ROUNDS_A_LAM)
-    return ROUNDS, max(each, ROUNDS_A_LAM)
+def limits(data: Data) -> Limits:
+    """Beyond which a chain is left to the engine."""
+    each = min(CHEAP // data.X.shape[1] ** 2, MOST_ROUNDS_A_LAM)
+    return Limits(ROUNDS, max(each, ROUNDS_A_LAM), WIDTH)
