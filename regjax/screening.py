@@ -269,9 +269,8 @@ def _look(
 ) -> Found:
     """Of params [l, F, ...] of a part."""
     own, count = _of_inputs(lane, part.inputs).scaling, len(lams)
-    more = (
-        stretch_of(len(lane.weights)) - count
-    )  # so that the last stretch shares the programs
+    # Filled up, so that the last stretch shares the programs.
+    more = stretch_of(len(lane.weights)) - count
     lams, params, step = jax.tree.map(
         lambda a: np.concatenate([a, *[a[-1:]] * more]),
         (np.asarray(lams, data.X.dtype), params, step),

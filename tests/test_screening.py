@@ -157,12 +157,12 @@ def test_what_takes_too_long_goes_on_by_slots(sizes, monkeypatch):
     left, by_slots, told = [], sweep._by_slots, []
 
     def counted(task, work, *rest):
-        left.append(len(work.lanes.lam))
+        left.append(np.any(work.starts[0]["w"] != 0))  # gone on from, not begun anew
         return by_slots(task, work, *rest)
 
     monkeypatch.setattr(sweep, "_by_slots", counted)
     path = rj.fit_path(problem, X, y, 20, progress=lambda *a: told.append(a))
-    assert sizes and left and np.all(path.status == rj.Status.converged)
+    assert sizes and left and all(left) and np.all(path.status == rj.Status.converged)
     assert np.all(np.abs(path.objective - plain.objective) <= path.gap + plain.gap)
     done = [done for done, *_ in told]
     assert done == sorted(done) and {total for _, total, _ in told} == {20}
@@ -172,7 +172,7 @@ def test_what_is_left_is_not_called_an_end():
     """Twice half of a separating direction is better, but that is no proof."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((200, 5)).astype(np.float32)
-    y = (X[:, 0] + 0.3 * rng.standard_normal(200) > 0).astype(int)
+    y = (X[:, 0] + 0.1 * rng.standard_normal(200) > 0).astype(int)
     loss, penalty = rj.losses.sigmoid_binary_cross_entropy(), rj.penalties.l1()
     problem = rj.Problem(rj.models.linear(5), loss, penalty)
     plain = rj.fit_path(problem, X, y, [0.0])
@@ -190,7 +190,7 @@ def test_what_is_left_is_not_called_an_end():
     assert info.status == [rj.Status.running]
     _, info = sweep._engine(task, work, 1, None, limits)
     assert info.status == [rj.Status.converged]
-    assert abs(info.objective[0] - plain.objective[0]) <= info.gap[0] + plain.gap[0]
+    np.testing.assert_allclose(info.objective, plain.objective, rtol=1e-5)
 
 
 def test_no_stretch_takes_long(sizes, monkeypatch):
