@@ -21,10 +21,10 @@ from regjax.models import is_linear
 from regjax.objective import is_narrow, linear_predictor
 from regjax.types import Aid, Array, Data, Model, Params, Problem
 
-POWER_STEPS = 8
+POWER_STEPS = 5
 PROBES = 32  # random rows for the column sizes of a model without known layout
 HUGE = 1e12
-LARGE, LARGEST = 2**20, 2**28  # numbers in a wide X whose transpose is kept
+LARGE, LARGEST = 10**6, 2**28  # numbers in a wide X whose transpose is kept
 BLOCK = 2**19  # numbers in a block of rows
 MOST_RESPONSES = 5 * 10**7  # numbers in the responses of the free coordinates
 

@@ -40,7 +40,7 @@ WIDE, LEAST_NUMBERS = 6, 2**18  # so many inputs a row, in an X of so many numbe
 LARGE = 2**21  # numbers of any other X
 SMALLEST, GROWTH = 64, 4  # sizes of working sets
 ROOM = 1.25  # of a working set, times the inputs that are known to be needed
-LANES = 8  # solved at a time
+LANES, LONG = 8, 2  # solved at a time; so many times more in the smallest sets
 SHARE = 0.9  # of the tolerance is for the working set, the rest for all others
 
 
@@ -117,7 +117,7 @@ def run(
     tol = tolerance(method.tol, data.X.dtype) * float(data.aid.null)  # pyright: ignore
     now = jax.tree.map(lambda a: np.stack([a] * count), start)
     grad = jax.device_get(trees.jitted(_gradients, problem, data, lane, now))
-    before, missing = lams[0], np.zeros(data.X.shape[1], bool)
+    before, missing, size = lams[0], np.zeros(data.X.shape[1], bool), SMALLEST
 
     def tell(more: float, *_: Any) -> None:
         if on_progress is not None:
@@ -126,9 +126,14 @@ def run(
     with workers.catch_interrupt() as interrupted:
         while at < len(lams) and not interrupted():
             tell(0)
-            stretch = lams[at : at + stretch_of(len(lane.weights))]
             needed = missing | _nonzero(now)
-            inputs = _choose(problem, data, grad, needed, stretch, before)
+            given = problem, data, grad, needed
+            stretch = lams[at : at + stretch_of(count, size)]
+            inputs = _choose(*given, stretch, before)
+            if inputs is None or len(inputs) > size == SMALLEST:
+                size = data.X.shape[1]
+                stretch = lams[at : at + stretch_of(count, size)]
+                inputs = _choose(*given, stretch, before)
             if inputs is None:
                 done.append(solve(problem, data, lane, now, lams[at:], tell))
                 break
@@ -188,12 +193,20 @@ def part_of(problem: Problem, data: Data, inputs: np.ndarray) -> Part:
         free=np.arange(aid.free.size, dtype=np.int32),
         null=aid.null * np.asarray(SHARE, aid.null.dtype),
     )
-    data = data._replace(X=trees.jitted(_columns, data.X, inputs), aid=aid)
-    return Part(problem, conditioning.with_turned(problem, data), inputs)
+    data = data._replace(aid=aid)
+    if data.XT is None:
+        X = trees.jitted(_taken, data.X, inputs, 1)
+        data = conditioning.with_turned(problem, data._replace(X=X))
+    else:  # rows of X' are read at once, columns of X number by number
+        XT = trees.jitted(_taken, data.XT, inputs, 0)
+        data = data._replace(X=trees.jitted(jnp.transpose, XT))
+        kept = conditioning.keeps_turned(problem, data)
+        data = data._replace(XT=XT if kept else None)
+    return Part(problem, data, inputs)
 
 
-def _columns(X: Array, inputs: Array) -> Array:
-    return jnp.take(X, inputs, axis=1)
+def _taken(X: Array, inputs: Array, axis: int) -> Array:
+    return jnp.take(X, inputs, axis=axis)
 
 
 def _of_inputs(lane: Lane, inputs: np.ndarray) -> Lane:
@@ -231,7 +244,7 @@ def _choose(
     strong = pushes[0] > 0
     size, least = SMALLEST, max(needed.sum() * ROOM, (needed | strong).sum())
     while size < least:
-        size *= GROWTH
+        size *= GROWTH if size < 1024 else 2
     if 2 * size > needed.size:
         return None
     rank = np.where(needed, np.inf, pushes[1])
@@ -268,22 +281,23 @@ def _look(
     step: Array,
 ) -> Found:
     """Of params [l, F, ...] of a part."""
-    own, count = _of_inputs(lane, part.inputs).scaling, len(lams)
-    # Filled up, so that the last stretch shares the programs.
-    more = stretch_of(len(lane.weights)) - count
-    lams, params, step = jax.tree.map(
-        lambda a: np.concatenate([a, *[a[-1:]] * more]),
-        (np.asarray(lams, data.X.dtype), params, step),
-    )
-    whole, eta = trees.jitted(_widened, data.X.shape[1], part, own, params)
-    given = problem, data, lane.weights, lane.scaling, lams
-    found = jax.device_get(trees.jitted(_looks, *given, whole, eta, step))
-    return jax.tree.map(lambda a: np.array(a)[:count], found)
+    own, most = _of_inputs(lane, part.inputs).scaling, stretch_of(len(lane.weights))
+    lams, looks = np.asarray(lams, data.X.dtype), []
+    for begin in range(0, len(lams), most):
+        few = trees.rows((lams, params, step), slice(begin, begin + most))
+        # Filled up, so that all stretches share the programs.
+        more = most - len(few[0])
+        few = jax.tree.map(lambda a, n=more: np.concatenate([a, *[a[-1:]] * n]), few)
+        whole, eta = trees.jitted(_widened, data.X.shape[1], part, own, few[1])
+        given = problem, data, lane.weights, lane.scaling, few[0]
+        looks.append(trees.jitted(_looks, *given, whole, eta, few[2]))
+    looks = jax.device_get(looks)
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(lams)], *looks)
 
 
-def stretch_of(folds: int) -> int:
-    """How many lams are solved at a time."""
-    return max(2, LANES // folds)
+def stretch_of(folds: int, inputs: int = SMALLEST + 1) -> int:
+    """How many lams are solved at a time, in so many inputs."""
+    return max(2, LANES // folds) * (LONG if inputs <= SMALLEST else 1)
 
 
 def _widened(p: int, part: Part, scaling: Any, params: Params) -> tuple[Params, Array]:

@@ -235,7 +235,8 @@ def _screened(
         own, limits = task, None
         if part is not data:
             own = task._replace(chains=len(lams))
-            limits = _affordable(part, screening.stretch_of(folds) * folds)
+            width = screening.stretch_of(folds, part.X.shape[1]) * folds
+            limits = _affordable(part, width)
         chains = _chains(own, len(lams), folds)
         work = Work(problem, part, many, starts, chains)
         found = _engine(task, work, len(many.lam), on_progress, limits)
