@@ -149,8 +149,9 @@ def run(
                 now, grad = trees.rows((found.params, found.measured.grad), good - 1)
                 before, missing[:] = stretch[good - 1], False
             if good < len(stretch):
-                failed = trees.rows(found, good)
-                missing |= failed.enters.any(axis=0) | _nonzero(failed.params)
+                failed = trees.rows(found, slice(good, None))
+                missing |= failed.enters.any(axis=(0, 1))
+                missing |= _nonzero(trees.rows(failed.params, 0))
             at += good
     if not done:
         raise KeyboardInterrupt
