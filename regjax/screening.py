@@ -1,13 +1,11 @@
 """Many inputs: few are solved for, all are certified.
 
-A stretch of lams is solved on a working set of inputs: those that are nonzero, those
-that the strong rule names, and those whose gradients come next. Then the duality gap
-over all inputs is measured. Lams that meet the tolerance are done; the first that does
-not names the inputs that were missing. Working sets have few sizes, so that few
-programs are compiled.
+A stretch of lams is solved on a working set of inputs: those that are nonzero, and
+those whose gradients come next. Then the duality gap over all inputs is measured. Lams
+that meet the tolerance are done; those that do not name the inputs that were missing.
+Working sets have few sizes, so that few programs are compiled.
 
-Source: Tibshirani et al. (2012), JRSS-B 74, for the rule; Johnson & Guestrin (2015),
-ICML, for the sets.
+Source: Johnson & Guestrin (2015), ICML.
 """
 
 from __future__ import annotations
@@ -39,6 +37,7 @@ LEAST_INPUTS = 512
 WIDE, LEAST_NUMBERS = 6, 2**18  # so many inputs a row, in an X of so many numbers
 LARGE = 2**21  # numbers of any other X
 SMALLEST, GROWTH = 64, 4  # sizes of working sets
+LARGER, LESS_GROWTH = 1024, 2  # from here on
 ROOM = 1.25  # of a working set, times the inputs that are known to be needed
 LANES, LONG = 8, 2  # solved at a time; so many times more in the smallest sets
 SHARE = 0.9  # of the tolerance is for the working set, the rest for all others
@@ -127,16 +126,13 @@ def run(
         while at < len(lams) and not interrupted():
             tell(0)
             needed = missing | _nonzero(now)
-            given = problem, data, grad, needed
             stretch = lams[at : at + stretch_of(count, size)]
-            inputs = _choose(*given, stretch, before)
-            if inputs is None or len(inputs) > size == SMALLEST:
-                size = data.X.shape[1]
-                stretch = lams[at : at + stretch_of(count, size)]
-                inputs = _choose(*given, stretch, before)
+            inputs = _choose(problem, data, grad, needed, size, stretch, before)
             if inputs is None:
                 done.append(solve(problem, data, lane, now, lams[at:], tell))
                 break
+            size = len(inputs)
+            stretch = stretch[: stretch_of(count, size)]
             part, narrow = part_of(problem, data, inputs), _of_inputs(lane, inputs)
             begun = _narrowed(now, inputs, axis=1)
             params, info = solve(part.problem, part.data, narrow, begun, stretch)
@@ -232,36 +228,36 @@ def _choose(
     data: Data,
     grad: Params,
     needed: np.ndarray,
+    size: int,
     lams: np.ndarray,
     before: float,
 ) -> np.ndarray | None:
-    """The next working set, of `grad [F, ...]` at the lam before; None: all inputs."""
-    low = max(2 * lams[-1] - before, lams[-1] / 4)
-    at = np.array([max(2 * lams[0] - before, 0.0), low], data.X.dtype)
-    pushes = np.array(trees.jitted(_pushes, problem.penalty, grad, at))
+    """The next working set, of `grad [F, ...]` at the lam before; None: all inputs.
+
+    Its size is that of the one before, or as much larger as is needed.
+    """
+    low = np.asarray(max(2 * lams[-1] - before, lams[-1] / 4), data.X.dtype)
+    pushes = np.asarray(trees.jitted(_pushes, problem.penalty, grad, low))
     free = data.aid.moves.inputs  # pyright: ignore
     free = free[free >= 0]
     needed[free] = True
-    strong = pushes[0] > 0
-    size, least = SMALLEST, max(needed.sum() * ROOM, (needed | strong).sum())
-    while size < least:
-        size *= GROWTH if size < 1024 else 2
+    while size < needed.sum() * ROOM:
+        size *= GROWTH if size < LARGER else LESS_GROWTH
     if 2 * size > needed.size:
         return None
-    rank = np.where(needed, np.inf, pushes[1])
+    rank = np.where(needed, np.inf, pushes)
     rest = np.setdiff1d(np.argsort(-rank, kind="stable")[:size], free)
     return np.concatenate([free, rest])[:size]
 
 
-def _pushes(penalty: Penalty, grad: Params, lams: Array) -> Array:
-    """How far each input would leave 0 in a step of 1, [l, p]; the most of folds."""
-    minus = jax.tree.map(jnp.negative, grad)
+def _pushes(penalty: Penalty, grad: Params, lam: Array) -> Array:
+    """How far each input would leave 0 in a step of 1, [p]; the most of folds."""
 
-    def one(lam: Array, grad: Params) -> Array:
-        return jnp.max(jnp.abs(penalty.prox(grad, lam, 1.0)[0]["w"]), axis=1)
+    def one(grad: Params) -> Array:
+        minus = jax.tree.map(jnp.negative, grad)
+        return jnp.max(jnp.abs(penalty.prox(minus, lam, 1.0)[0]["w"]), axis=1)
 
-    folds = jax.vmap(one, in_axes=(None, 0))
-    return jnp.max(jax.vmap(folds, in_axes=(0, None))(lams, minus), axis=1)
+    return jnp.max(jax.vmap(one)(grad), axis=0)
 
 
 def _gradients(problem: Problem, data: Data, lane: Lane, params: Params) -> Params:

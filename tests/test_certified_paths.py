@@ -147,7 +147,7 @@ def test_a_saturated_fit_is_proved_in_float64_as_in_float32(x64):
 @pytest.mark.parametrize("narrow", [True, False])
 def test_x_turned_changes_no_path(x64, monkeypatch, narrow):
     """Narrow models of one output take eta from X', large wide ones the gradient."""
-    solver = rj.solvers.proximal_gradient(tol=1e-9)
+    solver = rj.solvers.proximal_gradient(tol=1e-11)
     X, y, k = load("breast_cancer" if narrow else "wine")
     this = problem(
         "breast_cancer" if narrow else "wine", rj.penalties.l1(), X.shape[1], k
