@@ -234,20 +234,26 @@ def _choose(
 ) -> np.ndarray | None:
     """The next working set, of `grad [F, ...]` at the lam before; None: all inputs.
 
-    Its size is that of the one before, or as much larger as is needed.
+    It is no smaller than `size`, that of the set before.
     """
     low = np.asarray(max(2 * lams[-1] - before, lams[-1] / 4), data.X.dtype)
     pushes = np.asarray(trees.jitted(_pushes, problem.penalty, grad, low))
     free = data.aid.moves.inputs  # pyright: ignore
     free = free[free >= 0]
     needed[free] = True
-    while size < needed.sum() * ROOM:
-        size *= GROWTH if size < LARGER else LESS_GROWTH
+    size = _size(size, needed.sum())
     if 2 * size > needed.size:
         return None
     rank = np.where(needed, np.inf, pushes)
     rest = np.setdiff1d(np.argsort(-rank, kind="stable")[:size], free)
     return np.concatenate([free, rest])[:size]
+
+
+def _size(before: int, needed: int) -> int:
+    """Of a working set that has room for more than is needed."""
+    while before < needed * ROOM:
+        before *= GROWTH if before < LARGER else LESS_GROWTH
+    return before
 
 
 def _pushes(penalty: Penalty, grad: Params, lam: Array) -> Array:

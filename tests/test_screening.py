@@ -93,15 +93,39 @@ def test_an_input_that_was_missing_is_noticed(sizes, monkeypatch):
     plain = rj.fit_path(problem, X, y, 25)
     pushes = screening._pushes
 
-    def worst(penalty, grad, lams):
-        found = pushes(penalty, grad, lams)
-        return found.at[0].set(0).at[1].multiply(-1)
+    def worst(penalty, grad, lam):
+        return -pushes(penalty, grad, lam)
 
     monkeypatch.setattr(screening, "_pushes", worst)
     sizes.clear()
     path = rj.fit_path(problem, X, y, plain.lams)
     assert np.all(path.status == rj.Status.converged)
     assert np.all(np.abs(path.objective - plain.objective) <= path.gap + plain.gap)
+
+
+@pytest.mark.parametrize(
+    ("before", "needed", "size"),
+    [(64, 51, 64), (64, 52, 256), (256, 9, 256), (64, 900, 2048), (2048, 1700, 4096)],
+)
+def test_sizes_of_working_sets(before, needed, size):
+    """Few, with room for a quarter more, closer together where they are large."""
+    assert screening._size(before, needed) == size
+
+
+def test_the_smallest_sets_have_twice_the_lams(sizes, monkeypatch):
+    problem, X, y = case("lasso")
+    stretches, look = [], screening._look
+
+    def seen(*given):
+        stretches.append((len(given[2].inputs), len(given[4])))
+        return look(*given)
+
+    monkeypatch.setattr(screening, "_look", seen)
+    path = rj.fit_path(problem, X, y, 60)
+    assert np.all(path.status == rj.Status.converged)
+    assert sizes == sorted(sizes), "sets do not shrink"
+    assert stretches[0] == (64, 16) and stretches[-1][0] > 64
+    assert all(lams <= (16 if size == 64 else 8) for size, lams in stretches)
 
 
 def test_folds_share_a_working_set(sizes, monkeypatch):
