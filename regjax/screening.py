@@ -245,7 +245,7 @@ def _choose(
     if 2 * size > needed.size:
         return None
     rank = np.where(needed, np.inf, pushes)
-    rest = np.setdiff1d(np.argsort(-rank, kind="stable")[:size], free)
+    rest = np.setdiff1d(np.argpartition(-rank, size)[:size], free)
     return np.concatenate([free, rest])[:size]
 
 
