@@ -2,8 +2,9 @@
 
 A stretch of lams is solved on a working set of inputs: those that are nonzero, and
 those whose gradients come next. Then the duality gap over all inputs is measured. Lams
-that meet the tolerance are done; those that do not name the inputs that were missing.
-Working sets have few sizes, so that few programs are compiled.
+that meet the tolerance are done; the first that does not names the inputs that were
+missing, those after it what comes next. Working sets have few sizes, so that few
+programs are compiled.
 
 Source: Johnson & Guestrin (2015), ICML.
 """
@@ -116,7 +117,8 @@ def run(
     tol = tolerance(method.tol, data.X.dtype) * float(data.aid.null)  # pyright: ignore
     now = jax.tree.map(lambda a: np.stack([a] * count), start)
     grad = jax.device_get(trees.jitted(_gradients, problem, data, lane, now))
-    before, missing, size = lams[0], np.zeros(data.X.shape[1], bool), SMALLEST
+    before, size, none = lams[0], SMALLEST, np.zeros(data.X.shape[1], bool)
+    missing = later = none
 
     def tell(more: float, *_: Any) -> None:
         if on_progress is not None:
@@ -125,9 +127,9 @@ def run(
     with workers.catch_interrupt() as interrupted:
         while at < len(lams) and not interrupted():
             tell(0)
-            needed = missing | _nonzero(now)
+            known = missing | _nonzero(now), later, size
             stretch = lams[at : at + stretch_of(count, size)]
-            inputs = _choose(problem, data, grad, needed, size, stretch, before)
+            inputs = _choose(problem, data, grad, *known, stretch, before)
             if inputs is None:
                 done.append(solve(problem, data, lane, now, lams[at:], tell))
                 break
@@ -143,11 +145,11 @@ def run(
             if good:
                 done.append(trees.rows((found.params, info), slice(good)))
                 now, grad = trees.rows((found.params, found.measured.grad), good - 1)
-                before, missing[:] = stretch[good - 1], False
+                before, missing, later = stretch[good - 1], none, none
             if good < len(stretch):
-                failed = trees.rows(found, slice(good, None))
-                missing |= failed.enters.any(axis=(0, 1))
-                missing |= _nonzero(trees.rows(failed.params, 0))
+                failed = trees.rows(found, good)
+                missing = missing | failed.enters.any(axis=0) | _nonzero(failed.params)
+                later = found.enters[good:].any(axis=(0, 1))
             at += good
     if not done:
         raise KeyboardInterrupt
@@ -228,13 +230,15 @@ def _choose(
     data: Data,
     grad: Params,
     needed: np.ndarray,
+    later: np.ndarray,
     size: int,
     lams: np.ndarray,
     before: float,
 ) -> np.ndarray | None:
     """The next working set, of `grad [F, ...]` at the lam before; None: all inputs.
 
-    It is no smaller than `size`, that of the set before.
+    It is no smaller than `size`, that of the set before, has all that is needed, and
+    what would enter later [p] first of the rest.
     """
     low = np.asarray(max(2 * lams[-1] - before, lams[-1] / 4), data.X.dtype)
     pushes = np.asarray(trees.jitted(_pushes, problem.penalty, grad, low))
@@ -244,7 +248,7 @@ def _choose(
     size = _size(size, needed.sum())
     if 2 * size > needed.size:
         return None
-    rank = np.where(needed, np.inf, pushes)
+    rank = np.where(needed, np.inf, pushes + later * np.max(pushes))
     rest = np.setdiff1d(np.argpartition(-rank, size)[:size], free)
     return np.concatenate([free, rest])[:size]
 
@@ -284,7 +288,7 @@ def _look(
     step: Array,
 ) -> Found:
     """Of params [l, F, ...] of a part."""
-    own, most = _of_inputs(lane, part.inputs).scaling, stretch_of(len(lane.weights))
+    own, most = _of_inputs(lane, part.inputs).scaling, _looked_at(len(lane.weights))
     lams, looks = np.asarray(lams, data.X.dtype), []
     for begin in range(0, len(lams), most):
         few = trees.rows((lams, params, step), slice(begin, begin + most))
@@ -298,9 +302,14 @@ def _look(
     return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(lams)], *looks)
 
 
-def stretch_of(folds: int, inputs: int = SMALLEST + 1) -> int:
+def stretch_of(folds: int, inputs: int) -> int:
     """How many lams are solved at a time, in so many inputs."""
-    return max(2, LANES // folds) * (LONG if inputs <= SMALLEST else 1)
+    return _looked_at(folds) * (LONG if inputs <= SMALLEST else 1)
+
+
+def _looked_at(folds: int) -> int:
+    """How many lams are looked at at a time."""
+    return max(2, LANES // folds)
 
 
 def _widened(p: int, part: Part, scaling: Any, params: Params) -> tuple[Params, Array]:

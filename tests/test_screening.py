@@ -98,7 +98,16 @@ def test_an_input_that_was_missing_is_noticed(sizes, monkeypatch):
 
     monkeypatch.setattr(screening, "_pushes", worst)
     sizes.clear()
+    goods, judge = [], screening._judge
+
+    def judged(*given):
+        found = judge(*given)
+        goods.append(found[0])
+        return found
+
+    monkeypatch.setattr(screening, "_judge", judged)
     path = rj.fit_path(problem, X, y, plain.lams)
+    assert len(sizes) > 5 and 0 in goods
     assert np.all(path.status == rj.Status.converged)
     assert np.all(np.abs(path.objective - plain.objective) <= path.gap + plain.gap)
 
@@ -139,11 +148,21 @@ def test_folds_share_a_working_set(sizes, monkeypatch):
     np.testing.assert_allclose(cv.mean, plain.mean, rtol=2e-3)
 
 
-def test_lams_down_to_zero_end_with_all_inputs(sizes):
+def test_lams_down_to_zero_end_with_all_inputs(sizes, monkeypatch):
+    """Those, and not the lams before: of them nearly all inputs enter."""
     problem, X, y = case("lasso")
+    left, choose = [], screening._choose
+
+    def chosen(*given):
+        inputs = choose(*given)
+        if inputs is None:
+            left.extend(given[-2])
+        return inputs
+
+    monkeypatch.setattr(screening, "_choose", chosen)
     lams = np.append(np.geomspace(1.2, 0.1, 10), [1e-3, 0])
     path = rj.fit_path(problem, X, y, lams)
-    assert sizes and len(path) == 12
+    assert sizes and left == [1e-3, 0] and len(path) == 12
     assert np.all(path.status == rj.Status.converged) and path.loss[-1] < 1e-4
 
 
