@@ -238,13 +238,16 @@ def _choose(
     """The next working set, of `grad [F, ...]` at the lam before; None: all inputs.
 
     It is no smaller than `size`, that of the set before, has all that is needed, and
-    what would enter later [p] first of the rest.
+    what would enter later [p] if it grows by a step at most, or as far as there is room.
     """
     low = np.asarray(max(2 * lams[-1] - before, lams[-1] / 4), data.X.dtype)
     pushes = np.asarray(trees.jitted(_pushes, problem.penalty, grad, low))
     free = data.aid.moves.inputs  # pyright: ignore
     free = free[free >= 0]
     needed[free] = True
+    both, most = needed | later, min(_size(size, size), needed.size // 2)
+    if _size(size, both.sum()) <= most:
+        needed = both
     size = _size(size, needed.sum())
     if 2 * size > needed.size:
         return None
