@@ -237,8 +237,9 @@ def _choose(
 ) -> np.ndarray | None:
     """The next working set, of `grad [F, ...]` at the lam before; None: all inputs.
 
-    It is no smaller than `size`, that of the set before, has all that is needed, and
-    what would enter later [p] if it grows by a step at most, or as far as there is room.
+    It is no smaller than `size`, that of the set before, and has all that is needed;
+    what would enter later [p] as well if it grows by a step at most, else if there is
+    room.
     """
     low = np.asarray(max(2 * lams[-1] - before, lams[-1] / 4), data.X.dtype)
     pushes = np.asarray(trees.jitted(_pushes, problem.penalty, grad, low))
