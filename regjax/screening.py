@@ -149,7 +149,7 @@ def run(
             if good < len(stretch):
                 failed = trees.rows(found, good)
                 missing = missing | failed.enters.any(axis=0) | _nonzero(failed.params)
-                later = np.asarray(found.enters)[good:].any(axis=(0, 1))
+                later = np.logical_or.reduce(found.enters[good:], axis=(0, 1))
             at += good
     if not done:
         raise KeyboardInterrupt
