@@ -7,6 +7,7 @@ that the penalty does not touch are found, because a certificate has to fit them
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +27,7 @@ PROBES = 32  # random rows for the column sizes of a model without known layout
 HUGE = 1e12
 LARGE, LARGEST = 10**6, 2**28  # numbers in a wide X whose transpose is kept
 BLOCK = 2**19  # numbers in a block of rows
+ALIGNED = 64  # bytes
 MOST_RESPONSES = 5 * 10**7  # numbers in the responses of the free coordinates
 
 
@@ -65,9 +67,10 @@ def without_residue(
 
 def mean_squares(X: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """`sum_i shares_i X_ij^2`, [p] in float64."""
-    total = np.zeros(X.shape[1])
-    for rows in blocks(X):
-        total += shares[rows] @ np.square(X[rows], dtype=float)
+    total, buffer = np.zeros(X.shape[1]), None
+    for rows in blocks(X, BLOCK // 2):  # of twice the bytes
+        buffer = np.empty(X[rows].shape) if buffer is None else buffer[: len(X[rows])]
+        total += shares[rows] @ np.square(X[rows], out=buffer, dtype=float)
     return total
 
 
@@ -87,8 +90,27 @@ def keeps_turned(problem: Problem, data: Data) -> bool:
 
 def with_turned(problem: Problem, data: Data) -> Data:
     """Data with X' row by row in memory, where it is kept."""
-    kept = keeps_turned(problem, data)
-    return data._replace(XT=trees.jitted(jnp.transpose, data.X) if kept else None)
+    if not keeps_turned(problem, data):
+        return data._replace(XT=None)
+    return data._replace(XT=jax.device_put(copied(np.asarray(data.X).T)))
+
+
+def copied(X: np.ndarray) -> np.ndarray:
+    """A copy in C order that a CPU device shares."""
+    copy = unfilled(X.shape, X.dtype)
+    np.copyto(copy, X)
+    return copy
+
+
+def unfilled(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An array that begins where XLA has its own begin: a CPU device shares it.
+
+    XLA copies any other, and takes five times as long as NumPy, as its memory is new.
+    """
+    size, item = math.prod(shape), np.dtype(dtype).itemsize
+    room = np.empty(size + ALIGNED // item, dtype)
+    begin = -room.ctypes.data % ALIGNED // item
+    return room[begin : begin + size].reshape(shape)
 
 
 def move_intercept(params: Params, mean: np.ndarray, sign: float) -> Params:

@@ -93,7 +93,7 @@ def null_params(
     block = Block(free, objective.penalised(problem, params))  # pyright: ignore
     args = (block, zero, problem, data, shares)
     values = newton(_free_loss, np.zeros(free.size, data.X.dtype), args)
-    return jax.device_get(block.put(zero, values))
+    return trees.fetched(block.put(zero, values))
 
 
 def _free_loss(values, block, zero, problem, data, shares) -> Array:
@@ -170,7 +170,7 @@ def _descend(
 
 def _derivatives_at(fn: Callable, x: Any, args: tuple) -> list[Any]:
     """Value, slope and Hessian on the host, in float64."""
-    found = jax.device_get(trees.jitted(_derivatives, fn, x, args))
+    found = trees.fetched(trees.jitted(_derivatives, fn, x, args))
     return [np.asarray(value, float) for value in found]
 
 
@@ -198,7 +198,7 @@ def at_start(
     problem: Problem, params: Params, data: Data, shares: Array, free: np.ndarray
 ) -> Start:
     """Measure params; the gradients at `free` [q], fitted ones, say nothing."""
-    found = jax.device_get(trees.jitted(_at_start, problem, params, data, shares, free))
+    found = trees.fetched(trees.jitted(_at_start, problem, params, data, shares, free))
     loss, slope, highest = (float(x) for x in found)
     return Start(loss, slope if 0 < slope < np.inf else 1.0, highest)
 

@@ -74,7 +74,7 @@ def find_ground(
         model of infinite loss; a column whose square is beyond the dtype.
     """
     dtype = data.X.dtype
-    drawn = jax.device_get(trees.jitted(_draw, problem.model, key, np.arange(seeds)))
+    drawn = trees.fetched(trees.jitted(_draw, problem.model, key, np.arange(seeds)))
     drawn = jax.tree.map(lambda a: a.astype(dtype), drawn)
     one = jax.tree.map(lambda a: a[0], drawn)
     if problem.model.config is None:
@@ -137,7 +137,10 @@ def _conditioned(
     if few_rows is not None:
         data, weights = moments.fewer_rows(data, weights, mean, few_rows)
     elif mean is not None:
-        data = data._replace(X=data.X - mean)
+        centred = conditioning.unfilled(data.X.shape, data.X.dtype)
+        data = data._replace(X=np.subtract(data.X, mean, out=centred))
+    elif jax.default_backend() == "cpu":
+        data = data._replace(X=conditioning.copied(np.asarray(data.X)))
     X, squares = np.asarray(data.X), None
     if convex and is_linear(problem.model):
         squares = conditioning.mean_squares(X, weights / weights.sum(dtype=float))
@@ -154,11 +157,11 @@ def _within_bounds(
     problem: Problem, null: Params, data: Data, shares: np.ndarray
 ) -> Params:
     """The null model where unpenalised coordinates have bounds too."""
-    inside = jax.device_get(trees.jitted(_project, problem.penalty, null))
+    inside = trees.fetched(trees.jitted(_project, problem.penalty, null))
     if all(jax.tree.leaves(jax.tree.map(np.array_equal, inside, null))):
         return null
     shares = shares.astype(data.X.dtype)
-    return jax.device_get(trees.jitted(_refit, problem, inside, data, shares))
+    return trees.fetched(trees.jitted(_refit, problem, inside, data, shares))
 
 
 def _project(penalty: Penalty, params: Params) -> Params:

@@ -342,7 +342,7 @@ def _run_worker(program, given, size, tell, stop) -> Any:
     while not stop():
         begun = time.perf_counter()
         carry = advance(program, numbers, queue, carry, key, rounds)
-        lane, status = jax.device_get((carry.lane, carry.out[1].status))  # waits
+        lane, status = trees.fetched((carry.lane, carry.out[1].status))  # waits
         seconds = time.perf_counter() - begun
         done = int(np.sum(status[:count] != Status.running))
         busy = lane < len(queue.last)
@@ -351,7 +351,7 @@ def _run_worker(program, given, size, tell, stop) -> Any:
             break
         faster = min(CHUNK_SECONDS / max(seconds, 1e-6), MOST_GROWTH)
         rounds = max(1, int(rounds * faster))
-    return jax.device_get(carry.out)
+    return trees.fetched(carry.out)
 
 
 def _products(data: Data, starts: Params) -> float:

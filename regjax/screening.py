@@ -116,7 +116,7 @@ def run(
     count, at, done = len(lane.weights), 0, []
     tol = tolerance(method.tol, data.X.dtype) * float(data.aid.null)  # pyright: ignore
     now = jax.tree.map(lambda a: np.stack([a] * count), start)
-    grad = jax.device_get(trees.jitted(_gradients, problem, data, lane, now))
+    grad = trees.fetched(trees.jitted(_gradients, problem, data, lane, now))
     before, size, none = lams[0], SMALLEST, np.zeros(data.X.shape[1], bool)
     missing = later = none
 
@@ -302,7 +302,7 @@ def _look(
         whole, eta = trees.jitted(_widened, data.X.shape[1], part, own, few[1])
         given = problem, data, lane.weights, lane.scaling, few[0]
         looks.append(trees.jitted(_looks, *given, whole, eta, few[2]))
-    looks = jax.device_get(looks)
+    looks = trees.fetched(looks)
     return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(lams)], *looks)
 
 

@@ -60,13 +60,14 @@ def run(
       params that may be gone on from.
     """
     length = max(len(chain) for chain in chains)
-    table = np.stack([np.pad(c, (0, length - len(c)), "edge") for c in chains])
-    table = np.pad(table, [(0, -len(table) % limits.width), (0, 0)], "edge")
+    count = len(chains) + -len(chains) % limits.width
+    filled = [chains[min(i, len(chains) - 1)] for i in range(count)]
+    table = np.stack([c[np.minimum(np.arange(length), len(c) - 1)] for c in filled])
     heads = table[:, 0]
     chosen = lanes.lam[table], lanes.seed[heads], lanes.fold[heads]
     lane = lanes._replace(lam=chosen[0], seed=chosen[1], fold=chosen[2])
     given = build, problem, data, lane, starts, np.array(limits[:2], np.int32)
-    found = jax.device_get(trees.jitted(_paths, *given))
+    found = trees.fetched(trees.jitted(_paths, *given))
     place = np.unique(table, return_index=True)[1]
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[place], found)
 

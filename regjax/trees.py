@@ -167,9 +167,10 @@ def where(condition: Any, a: Any, b: Any) -> Any:
     return jax.tree.map(functools.partial(jnp.where, condition), a, b)
 
 
-def _is_number(leaf: Any) -> bool:
-    kinds = float | jax.Array | np.ndarray | np.number | jax.ShapeDtypeStruct
-    return isinstance(leaf, kinds)
+@functools.cache
+def _holds_numbers(kind: type) -> bool:
+    numbers = float, np.ndarray, np.number, jax.Array, jax.core.Tracer
+    return issubclass(kind, (*numbers, jax.ShapeDtypeStruct))
 
 
 def partition(tree: Any) -> tuple[list[Any], Any]:
@@ -183,9 +184,11 @@ def partition(tree: Any) -> tuple[list[Any], Any]:
       `jax.jit(..., static_argnums=...)`.
     """
     leaves, treedef = jax.tree.flatten(tree)
-    numbers = [leaf for leaf in leaves if _is_number(leaf)]
-    slots = tuple(None if _is_number(leaf) else (leaf,) for leaf in leaves)
-    return numbers, (treedef, slots)
+    slots = tuple(
+        [None if _holds_numbers(type(leaf)) else (leaf,) for leaf in leaves]
+    )
+    pairs = zip(leaves, slots, strict=True)
+    return [leaf for leaf, slot in pairs if slot is None], (treedef, slots)
 
 
 def combine(numbers: Sequence[Any], program: Any) -> Any:
@@ -221,6 +224,16 @@ def jitted(fn: Callable, *args: Any) -> Any:
     """`fn(*args)`, compiled once for all args that differ in numbers only."""
     numbers, program = partition(args)
     return _run_program(fn, program, numbers)
+
+
+def fetched(tree: Any) -> Any:
+    """Arrays of the device as NumPy's; of a CPU as they lie there.
+
+    `jax.device_get` first asks for a copy of each, which a CPU has no use for.
+    """
+    if jax.default_backend() == "cpu":
+        return jax.tree.map(np.asarray, tree)
+    return jax.device_get(tree)
 
 
 def shape_of(fn: Callable, *args: Any) -> Any:
