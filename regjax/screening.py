@@ -106,8 +106,9 @@ def run(
       lane: what all lanes share; weights [F, n], scaling [F, p] or None.
       start: params that all folds start from.
       lams: [L] descending.
-      solve: `solve(problem, data, lane, starts [F, ...], lams [l], on_progress) ->
-        (params, info)`, arrays [l, F, ...], by the engine.
+      solve: `solve(problem, data, lane, starts, lams [l], on_progress) -> (params,
+        info)`, arrays [l, F, ...], by the engine; starts are [l, F, ...] for some
+        inputs, [F, ...] for all.
       on_progress: as of `lanes.run`.
 
     Returns:
@@ -119,6 +120,8 @@ def run(
     grad = trees.fetched(trees.jitted(_gradients, problem, data, lane, now))
     before, size, none = lams[0], SMALLEST, np.zeros(data.X.shape[1], bool)
     missing = later = none
+    solved, second = jax.tree.map(lambda a: a[None], now), now
+    solved_at, second_at = lams[:1], lams[0]
 
     def tell(more: float, *_: Any) -> None:
         if on_progress is not None:
@@ -136,12 +139,15 @@ def run(
             size = len(inputs)
             stretch = stretch[: stretch_of(count, size)]
             part, narrow = part_of(problem, data, inputs), _of_inputs(lane, inputs)
-            begun = _narrowed(now, inputs, axis=1)
+            ends, line = (_narrowed(tree, inputs, -2) for tree in (solved, second))
+            begun = _starts(stretch, (ends, solved_at), (line, second_at))
             params, info = solve(part.problem, part.data, narrow, begun, stretch)
             if np.any(info.status == Status.running):
                 break
             found = _look(problem, data, part, lane, stretch, params, info.step)
             good, info = _judge(found, info, inputs, tol)
+            solved, solved_at = found.params, stretch
+            second, second_at = now, before
             if good:
                 done.append(trees.rows((found.params, info), slice(good)))
                 now, grad = trees.rows((found.params, found.measured.grad), good - 1)
@@ -150,10 +156,43 @@ def run(
                 failed = trees.rows(found, good)
                 missing = missing | failed.enters.any(axis=0) | _nonzero(failed.params)
                 later = np.logical_or.reduce(found.enters[good:], axis=(0, 1))
+                second, second_at = now, before
             at += good
     if not done:
         raise KeyboardInterrupt
     return jax.tree.map(lambda *a: np.concatenate(a), *done)
+
+
+def _starts(
+    lams: np.ndarray,
+    solved: tuple[Params, np.ndarray],
+    second: tuple[Params, float],
+) -> Params:
+    """Where lams [l] begin, [l, F, ...].
+
+    At their own params, where inputs were missing; else on the secant through the last
+    that were solved and others, at most twice as far, without changes of sign.
+
+    Args:
+      lams: descending.
+      solved: params [m, F, ...] of the lams [m] before, the last of which may be among
+        these.
+      second: params [F, ...] and lam.
+    """
+    (params, known), (others, at) = solved, second
+    place = np.searchsorted(-known, -lams)
+    own = np.isin(lams, known)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.log(lams / known[-1]) / np.log(known[-1] / at)
+    ratio = np.where(np.isfinite(ratio) & ~own, np.clip(ratio, 0, 2), 0.0)
+
+    def start(params: np.ndarray, other: np.ndarray) -> np.ndarray:
+        near = params[np.where(own, place, -1)]
+        far = ratio.reshape(-1, *[1] * other.ndim).astype(params.dtype)
+        moved = near + far * (near - other)
+        return np.where((moved * near > 0) | (far == 0), moved, 0).astype(params.dtype)
+
+    return jax.tree.map(start, params, others)
 
 
 def _judge(

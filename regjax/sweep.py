@@ -145,7 +145,7 @@ def _run(
             return _screened(task, lane, lams, tell)
         many = _lanes(lane, lams, task.seeds, ground.data.X.dtype)
         given = task.problem, ground.data, many, ground.starts
-        quick = gram.applies(task.solver, *given)
+        quick = gram.applies(task.solver, *given[:3])
         chains = _chains(task, len(lams), len(many.lam) // len(lams), quick)
         return _engine(task, Work(*given, chains), room, tell)
 
@@ -166,7 +166,7 @@ def _engine(
     limits: Limits | None = None,
 ) -> tuple[Params, Info]:
     """Side by side where there are limits or a Gram matrix, and the rest by slots."""
-    if gram.applies(task.solver, *work[:4]):
+    if gram.applies(task.solver, *work[:3]):
         work = work._replace(data=gram.with_matrix(work.data, work.lanes))
         limits = limits or gram.limits(work.data)
     wanted = 1 if room == 1 else len(work.chains)
@@ -233,7 +233,9 @@ def _screened(
         many = _lanes(lane, lams, 1, data.X.dtype)
         many = many._replace(seed=many.fold)  # each fold has a start of its own
         own, limits = task, None
-        if part is not data:
+        if part is not data:  # and each lam
+            many = many._replace(seed=np.arange(len(many.lam)))
+            starts = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), starts)
             own = task._replace(chains=len(lams))
             width = screening.stretch_of(folds, part.X.shape[1]) * folds
             limits = _affordable(part, width)

@@ -21,9 +21,7 @@ WIDTH = 8  # of chains side by side
 CHEAP, MOST_ROUNDS_A_LAM = 2**18, 48  # rounds of small matrices cost next to nothing
 
 
-def applies(
-    method: Method, problem: Problem, data: Data, lanes: Lane, starts: Params
-) -> bool:
+def applies(method: Method, problem: Problem, data: Data, lanes: Lane) -> bool:
     """Whether all lanes share a Gram matrix that is worth its making."""
     if not (method.reduces and data.aid is not None):
         return False
@@ -34,8 +32,8 @@ def applies(
     # With fewer rows the last lams take many rounds, and rows are the smaller product.
     n, p = data.X.shape
     shared = np.ndim(lanes.weights) == 1 and lanes.scaling is None
-    alone = len(jax.tree.leaves(starts)[0]) == 1 and np.all(lanes.lam > 0)
-    return bool(apart and shared and alone and p <= min(n, MOST_INPUTS))
+    certain = np.all(lanes.lam > 0)  # that a gap says when to stop
+    return bool(apart and shared and certain and p <= min(n, MOST_INPUTS))
 
 
 def with_matrix(data: Data, lanes: Lane) -> Data:
