@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regjax import certificates, conditioning, models, objective, trees, workers
+from regjax import certificates, models, objective, trees, workers
 from regjax.free_block import rescaled
-from regjax.penalties.extent import of_inputs
+from regjax.parts import Part, lane_of, narrowed, part_of, widened
 from regjax.solvers.proximal_gradient import tolerance
 from regjax.types import (
     Array,
@@ -41,21 +41,6 @@ SMALLEST, GROWTH = 64, 4  # sizes of working sets
 LARGER, LESS_GROWTH = 1024, 2  # from here on
 ROOM = 1.25  # of a working set, times the inputs that are known to be needed
 LANES, LONG = 8, 2  # solved at a time; so many times more in the smallest sets
-SHARE = 0.9  # of the tolerance is for the working set, the rest for all others
-
-
-class Part(NamedTuple):
-    """A problem of some inputs only.
-
-    Attributes:
-      problem: linear in m inputs.
-      data: of their columns.
-      inputs: [m] which they are.
-    """
-
-    problem: Problem
-    data: Data
-    inputs: np.ndarray
 
 
 class Found(NamedTuple):
@@ -72,6 +57,22 @@ class Found(NamedTuple):
     measured: certificates.Certificate
     kkt: Array
     enters: Array
+
+
+class Behind(NamedTuple):
+    """What the next stretch begins from.
+
+    Attributes:
+      params: [m, F, ...] of the last stretch, of all inputs; some may have missed one.
+      lams: [m] theirs.
+      second: [F, ...] params that are done, for a secant through them and the last.
+      at: their lam.
+    """
+
+    params: Params
+    lams: np.ndarray
+    second: Params
+    at: float
 
 
 def applies(method: Method, problem: Problem, data: Data) -> bool:
@@ -120,8 +121,7 @@ def run(
     grad = trees.fetched(trees.jitted(_gradients, problem, data, lane, now))
     before, size, none = lams[0], SMALLEST, np.zeros(data.X.shape[1], bool)
     missing = later = none
-    solved, second = jax.tree.map(lambda a: a[None], now), now
-    solved_at, second_at = lams[:1], lams[0]
+    behind = Behind(jax.tree.map(lambda a: a[None], now), lams[:1], now, lams[0])
 
     def tell(more: float, *_: Any) -> None:
         if on_progress is not None:
@@ -138,16 +138,14 @@ def run(
                 break
             size = len(inputs)
             stretch = stretch[: stretch_of(count, size)]
-            part, narrow = part_of(problem, data, inputs), _of_inputs(lane, inputs)
-            ends, line = (_narrowed(tree, inputs, -2) for tree in (solved, second))
-            begun = _starts(stretch, (ends, solved_at), (line, second_at))
+            part, narrow = part_of(problem, data, inputs), lane_of(lane, inputs)
+            begun = _starts(stretch, behind, inputs)
             params, info = solve(part.problem, part.data, narrow, begun, stretch)
             if np.any(info.status == Status.running):
                 break
             found = _look(problem, data, part, lane, stretch, params, info.step)
             good, info = _judge(found, info, inputs, tol)
-            solved, solved_at = found.params, stretch
-            second, second_at = now, before
+            behind = Behind(found.params, stretch, now, before)
             if good:
                 done.append(trees.rows((found.params, info), slice(good)))
                 now, grad = trees.rows((found.params, found.measured.grad), good - 1)
@@ -156,43 +154,32 @@ def run(
                 failed = trees.rows(found, good)
                 missing = missing | failed.enters.any(axis=0) | _nonzero(failed.params)
                 later = np.logical_or.reduce(found.enters[good:], axis=(0, 1))
-                second, second_at = now, before
+                behind = behind._replace(second=now, at=before)
             at += good
     if not done:
         raise KeyboardInterrupt
     return jax.tree.map(lambda *a: np.concatenate(a), *done)
 
 
-def _starts(
-    lams: np.ndarray,
-    solved: tuple[Params, np.ndarray],
-    second: tuple[Params, float],
-) -> Params:
-    """Where lams [l] begin, [l, F, ...].
+def _starts(lams: np.ndarray, behind: Behind, inputs: np.ndarray) -> Params:
+    """Where lams [l], descending, begin in these inputs: [l, F, ...].
 
-    At their own params, where inputs were missing; else on the secant through the last
-    that were solved and others, at most twice as far, without changes of sign.
-
-    Args:
-      lams: descending.
-      solved: params [m, F, ...] of the lams [m] before, the last of which may be among
-        these.
-      second: params [F, ...] and lam.
+    At their own params, where an input was missing; else on the secant, at most twice
+    as far and without changes of sign.
     """
-    (params, known), (others, at) = solved, second
-    place = np.searchsorted(-known, -lams)
-    own = np.isin(lams, known)
+    params, known = narrowed(behind.params, inputs, axis=-2), behind.lams
+    own, place = np.isin(lams, known), np.searchsorted(-known, -lams)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.log(lams / known[-1]) / np.log(known[-1] / at)
+        ratio = np.log(lams / known[-1]) / np.log(known[-1] / behind.at)
     ratio = np.where(np.isfinite(ratio) & ~own, np.clip(ratio, 0, 2), 0.0)
 
-    def start(params: np.ndarray, other: np.ndarray) -> np.ndarray:
+    def start(params: np.ndarray, second: np.ndarray) -> np.ndarray:
         near = params[np.where(own, place, -1)]
-        far = ratio.reshape(-1, *[1] * other.ndim).astype(params.dtype)
-        moved = near + far * (near - other)
-        return np.where((moved * near > 0) | (far == 0), moved, 0).astype(params.dtype)
+        far = ratio.reshape(-1, *[1] * second.ndim).astype(near.dtype)
+        moved = near + far * (near - second)
+        return np.where((far == 0) | (moved * near > 0), moved, 0).astype(near.dtype)
 
-    return jax.tree.map(start, params, others)
+    return jax.tree.map(start, params, narrowed(behind.second, inputs, axis=-2))
 
 
 def _judge(
@@ -214,48 +201,6 @@ def _judge(
     names = "gap", "loss", "penalty", "objective"
     values = {name: getattr(measured, name) for name in names}
     return good, info._replace(**values, kkt=found.kkt, status=status)
-
-
-def part_of(problem: Problem, data: Data, inputs: np.ndarray) -> Part:
-    """Of these inputs, those first that are not penalised."""
-    aid: Any = data.aid
-    intercept = models.has_intercept(problem.model)
-    problem = problem._replace(
-        model=models.linear(len(inputs), data.y.shape[1], intercept),
-        penalty=of_inputs(problem.penalty, inputs),
-    )
-    columns = np.cumsum(aid.moves.inputs >= 0) - 1  # the free ones come first
-    aid = aid._replace(
-        moves=aid.moves._replace(inputs=columns),
-        metric=_narrowed(aid.metric, inputs),
-        free=np.arange(aid.free.size, dtype=np.int32),
-        null=aid.null * np.asarray(SHARE, aid.null.dtype),
-    )
-    data = data._replace(aid=aid)
-    if data.XT is None:
-        X = trees.jitted(_taken, data.X, inputs, 1)
-        data = conditioning.with_turned(problem, data._replace(X=X))
-    else:  # rows of X' are read at once, columns of X number by number
-        XT = trees.jitted(_taken, data.XT, inputs, 0)
-        data = data._replace(X=trees.jitted(jnp.transpose, XT))
-        kept = conditioning.keeps_turned(problem, data)
-        data = data._replace(XT=XT if kept else None)
-    return Part(problem, data, inputs)
-
-
-def _taken(X: Array, inputs: Array, axis: int) -> Array:
-    return jnp.take(X, inputs, axis=axis)
-
-
-def _of_inputs(lane: Lane, inputs: np.ndarray) -> Lane:
-    if lane.scaling is None:
-        return lane
-    return lane._replace(scaling=tuple(a[:, inputs] for a in lane.scaling))
-
-
-def _narrowed(params: Params, inputs: np.ndarray, axis: int = 0) -> Params:
-    layer = params[0]
-    return ({**layer, "w": np.take(layer["w"], inputs, axis)},)
 
 
 def _nonzero(params: Params) -> np.ndarray:
@@ -331,14 +276,14 @@ def _look(
     step: Array,
 ) -> Found:
     """Of params [l, F, ...] of a part."""
-    own, most = _of_inputs(lane, part.inputs).scaling, _looked_at(len(lane.weights))
+    own, most = lane_of(lane, part.inputs).scaling, _looked_at(len(lane.weights))
     lams, looks = np.asarray(lams, data.X.dtype), []
     for begin in range(0, len(lams), most):
         few = trees.rows((lams, params, step), slice(begin, begin + most))
         # Filled up, so that all stretches share the programs.
         more = most - len(few[0])
         few = jax.tree.map(lambda a, n=more: np.concatenate([a, *[a[-1:]] * n]), few)
-        whole, eta = trees.jitted(_widened, data.X.shape[1], part, own, few[1])
+        whole, eta = trees.jitted(widened, data.X.shape[1], part, own, few[1])
         given = problem, data, lane.weights, lane.scaling, few[0]
         looks.append(trees.jitted(_looks, *given, whole, eta, few[2]))
     looks = trees.fetched(looks)
@@ -353,20 +298,6 @@ def stretch_of(folds: int, inputs: int) -> int:
 def _looked_at(folds: int) -> int:
     """How many lams are looked at at a time."""
     return max(2, LANES // folds)
-
-
-def _widened(p: int, part: Part, scaling: Any, params: Params) -> tuple[Params, Array]:
-    """Params [l, F, ...] of a part as those of p inputs, and their eta."""
-
-    def one(scaling, params) -> tuple[Params, Array]:
-        small = rescaled(part.data, scaling)
-        w = params[0]["w"]
-        zero = jnp.zeros((p, w.shape[1]), w.dtype)
-        eta = objective.linear_predictor(part.problem.model, params, small)
-        return ({**params[0], "w": zero.at[part.inputs].set(w)},), eta
-
-    folds = jax.vmap(one)
-    return jax.vmap(lambda params: folds(scaling, params))(params)
 
 
 def _looks(problem, data, weights, scaling, lams, params, eta, step) -> Found:

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.tree_util import (
     GetAttrKey,
     keystr,
@@ -169,7 +170,7 @@ def where(condition: Any, a: Any, b: Any) -> Any:
 
 @functools.cache
 def _holds_numbers(kind: type) -> bool:
-    numbers = float, np.ndarray, np.number, jax.Array, jax.core.Tracer
+    numbers = float, np.ndarray, np.number, jax.Array, Tracer
     return issubclass(kind, (*numbers, jax.ShapeDtypeStruct))
 
 
@@ -184,9 +185,7 @@ def partition(tree: Any) -> tuple[list[Any], Any]:
       `jax.jit(..., static_argnums=...)`.
     """
     leaves, treedef = jax.tree.flatten(tree)
-    slots = tuple(
-        [None if _holds_numbers(type(leaf)) else (leaf,) for leaf in leaves]
-    )
+    slots = tuple([None if _holds_numbers(type(leaf)) else (leaf,) for leaf in leaves])
     pairs = zip(leaves, slots, strict=True)
     return [leaf for leaf, slot in pairs if slot is None], (treedef, slots)
 

@@ -144,6 +144,16 @@ def test_a_saturated_fit_is_proved_in_float64_as_in_float32(x64):
             np.testing.assert_allclose(found, path.gap[i], rtol=0.02)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(7, 3), (1, 1), (0, 4), (5,)])
+def test_copies_that_a_cpu_shares(shape, dtype):
+    given = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
+    copy = conditioning.copied(given.T)
+    assert copy.ctypes.data % conditioning.ALIGNED == 0 and copy.flags.c_contiguous
+    assert not np.shares_memory(copy, given)
+    np.testing.assert_array_equal(copy, given.T)
+
+
 @pytest.mark.parametrize("narrow", [True, False])
 def test_x_turned_changes_no_path(x64, monkeypatch, narrow):
     """Narrow models of one output take eta from X', large wide ones the gradient."""

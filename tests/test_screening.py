@@ -2,6 +2,7 @@
 
 import signal
 
+import jax
 import numpy as np
 import pytest
 
@@ -119,6 +120,57 @@ def test_an_input_that_was_missing_is_noticed(sizes, monkeypatch):
 def test_sizes_of_working_sets(before, needed, size):
     """Few, with room for a quarter more, closer together where they are large."""
     assert screening._size(before, needed) == size
+
+
+def behind(lams, at):
+    """Weights of 4 inputs and an intercept: of these lams, and of that."""
+
+    def params(*w):
+        return ({"w": np.reshape(w, (1, 4, 1)), "b": np.full((1, 1), w[-1])},)
+
+    last = [params(1.0, -2.0, 0.0, 3.0), params(2.0, -1.0, 0.0, 6.0)]
+    stacked = jax.tree.map(lambda *a: np.stack(a), *last[-len(lams) :])
+    return screening.Behind(stacked, np.array(lams), params(1.0, -3.0, 5.0, 3.0), at)
+
+
+@pytest.mark.parametrize(
+    ("lams", "at", "wanted", "start"),
+    [
+        ([0.5, 0.25], 0.5, 0.125, (3, 9)),  # as far again
+        ([0.5, 0.25], 0.5, 0.25 * np.sqrt(0.5), (2.5, 7.5)),
+        ([0.5, 0.25], 1.0, 1e-9, (4, 12)),  # at most twice as far
+        ([0.5, 0.25], 0.5, 0.5, (1, 3)),  # one's own
+        ([0.5, 0.25], 0.5, 0.25, (2, 6)),
+        ([1.0], 1.0, 0.5, (2, 6)),  # there is no second yet
+        ([0.5, 0.25], 0.5, 0.0, (2, 6)),
+    ],
+)
+def test_where_lams_begin(lams, at, wanted, start):
+    inputs = np.array([2, 0, 3])
+    begun = screening._starts(np.array([wanted]), behind(lams, at), inputs)
+    w, b = begun[0]["w"], begun[0]["b"]
+    np.testing.assert_allclose(w[0, 0, :, 0], (0, *start))
+    np.testing.assert_allclose(b[0, 0], start[-1:])
+
+
+def test_what_would_change_sign_begins_at_0():
+    begun = screening._starts(
+        np.array([0.0625]), behind([0.5, 0.25], 0.5), np.arange(4)
+    )
+    np.testing.assert_allclose(begun[0]["w"][0, 0, :, 0], (4, 0, 0, 12))
+
+
+def test_stretches_begin_nearer_than_where_the_last_one_ended(sizes, monkeypatch):
+    problem, X, y = case("logistic enet")
+    ahead = rj.fit_path(problem, X, y, 100).n_iter.sum()
+    starts = screening._starts
+
+    def flat(lams, behind, inputs):
+        end = jax.tree.map(lambda a: a[-1], behind.params)
+        return starts(lams, behind._replace(second=end), inputs)
+
+    monkeypatch.setattr(screening, "_starts", flat)
+    assert ahead < 0.9 * rj.fit_path(problem, X, y, 100).n_iter.sum()
 
 
 def test_the_smallest_sets_have_twice_the_lams(sizes, monkeypatch):

@@ -27,6 +27,7 @@ FLOORS = [
         "workers",
         "lanes",
         "side_by_side",
+        "parts",
         "screening",
         "solvers",
         "ground",

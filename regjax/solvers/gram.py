@@ -7,13 +7,12 @@ Such steps cost less than to refill slots.
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from regjax import losses, models, trees
 from regjax.side_by_side import Limits
-from regjax.types import Array, Data, Lane, Method, Params, Problem
+from regjax.types import Array, Data, Lane, Method, Problem
 
 MOST_INPUTS = 1024
 ROUNDS, ROUNDS_A_LAM = 24, 3  # of a chain, before it is left to the engine
