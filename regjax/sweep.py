@@ -233,12 +233,13 @@ def _screened(
         many = _lanes(lane, lams, 1, data.X.dtype)
         many = many._replace(seed=many.fold)  # each fold has a start of its own
         own, limits = task, None
-        if part is not data:  # and each lam
-            many = many._replace(seed=np.arange(len(many.lam)))
-            starts = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), starts)
-            own = task._replace(chains=len(lams))
+        if part is not data:
             width = screening.stretch_of(folds, part.X.shape[1]) * folds
-            limits = _affordable(part, width)
+            own, limits = task._replace(chains=len(lams)), _affordable(part, width)
+            # Each lam too; filled up, so that all stretches share a program.
+            many = many._replace(seed=np.arange(len(many.lam)))
+            each = np.minimum(np.arange(width), len(many.lam) - 1)
+            starts = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[each], starts)
         chains = _chains(own, len(lams), folds)
         work = Work(problem, part, many, starts, chains)
         found = _engine(task, work, len(many.lam), on_progress, limits)

@@ -173,6 +173,24 @@ def test_stretches_begin_nearer_than_where_the_last_one_ended(sizes, monkeypatch
     assert ahead < 0.9 * rj.fit_path(problem, X, y, 100).n_iter.sum()
 
 
+@pytest.mark.parametrize("folds", [1, 3])
+def test_stretches_of_any_length_share_a_program(sizes, monkeypatch, folds):
+    found, run = [], side_by_side.run
+
+    def noted(build, problem, data, lanes, starts, *given):
+        found.append((data.X.shape[1], len(starts[0]["w"]), len(lanes.lam)))
+        return run(build, problem, data, lanes, starts, *given)
+
+    monkeypatch.setattr(side_by_side, "run", noted)
+    problem, X, y = case("logistic enet")
+    if folds == 1:
+        rj.fit_path(problem, X, y, 45)
+    else:
+        rj.cross_validate(problem, X, y, folds, 14)
+    shapes, lengths = {f[:2] for f in found}, {f[::2] for f in found}
+    assert len({m for m, _ in shapes}) == len(shapes) < len(lengths)
+
+
 def test_the_smallest_sets_have_twice_the_lams(sizes, monkeypatch):
     problem, X, y = case("lasso")
     stretches, look = [], screening._look
