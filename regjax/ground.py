@@ -139,15 +139,12 @@ def _conditioned(
     elif mean is not None:
         centred = conditioning.unfilled(data.X.shape, data.X.dtype)
         data = data._replace(X=np.subtract(data.X, mean, out=centred))
-    elif jax.default_backend() == "cpu":
-        data = data._replace(X=conditioning.copied(np.asarray(data.X)))
     X, squares = np.asarray(data.X), None
     if convex and is_linear(problem.model):
         squares = conditioning.mean_squares(X, weights / weights.sum(dtype=float))
         if mean is not None:
             X, squares = conditioning.without_residue(X, squares, mean)
-        data = data._replace(X=X)
-    data = jax.device_put(data)
+    data = jax.device_put(data._replace(X=conditioning.shareable(X)))
     if convex:
         data = conditioning.with_turned(problem, data)
     return data, weights, squares

@@ -358,7 +358,7 @@ def _products(data: Data, starts: Params) -> float:
     """Of one lane's forward pass, inf where the model is not affine."""
     if data.aid is None:
         return np.inf
-    return len(data.X) * max(1, sum(np.size(a) for a in jax.tree.leaves(starts)))
+    return len(data.X) * max(1, sum(np.size(a[0]) for a in jax.tree.leaves(starts)))
 
 
 def _share_of_wave(carry: Carry, rounds: int) -> float:

@@ -21,6 +21,7 @@ import numpy as np
 from regjax import certificates, models, objective, trees, workers
 from regjax.free_block import rescaled
 from regjax.parts import Part, lane_of, narrowed, part_of, widened
+from regjax.solvers import fista
 from regjax.solvers.proximal_gradient import tolerance
 from regjax.types import (
     Array,
@@ -63,10 +64,11 @@ class Behind(NamedTuple):
     """What the next stretch begins from.
 
     Attributes:
-      params: [m, F, ...] of the last stretch, of all inputs; some may have missed one.
+      params: [m, F, ...] all that the last stretch has found, done or not.
       lams: [m] theirs.
-      second: [F, ...] params that are done, for a secant through them and the last.
-      at: their lam.
+      second: [F, ...] params of a lam that is done, for a secant through them and the
+        last ones.
+      at: their lam; NaN: none is done yet.
     """
 
     params: Params
@@ -108,8 +110,8 @@ def run(
       start: params that all folds start from.
       lams: [L] descending.
       solve: `solve(problem, data, lane, starts, lams [l], on_progress) -> (params,
-        info)`, arrays [l, F, ...], by the engine; starts are [l, F, ...] for some
-        inputs, [F, ...] for all.
+        info)`, arrays [l, F, ...], by the engine; starts are [s, F, ...], one for all
+        lams or at least one for each.
       on_progress: as of `lanes.run`.
 
     Returns:
@@ -121,7 +123,8 @@ def run(
     grad = trees.fetched(trees.jitted(_gradients, problem, data, lane, now))
     before, size, none = lams[0], SMALLEST, np.zeros(data.X.shape[1], bool)
     missing = later = none
-    behind = Behind(jax.tree.map(lambda a: a[None], now), lams[:1], now, lams[0])
+    alone = jax.tree.map(lambda a: a[None], now)
+    behind = Behind(alone, np.array([np.inf]), now, np.nan)
 
     def tell(more: float, *_: Any) -> None:
         if on_progress is not None:
@@ -134,18 +137,19 @@ def run(
             stretch = lams[at : at + stretch_of(count, size)]
             inputs = _choose(problem, data, grad, *known, stretch, before)
             if inputs is None:
-                done.append(solve(problem, data, lane, now, lams[at:], tell))
+                begun = jax.tree.map(lambda a: a[None], now)
+                done.append(solve(problem, data, lane, begun, lams[at:], tell))
                 break
             size = len(inputs)
             stretch = stretch[: stretch_of(count, size)]
             part, narrow = part_of(problem, data, inputs), lane_of(lane, inputs)
-            begun = _starts(stretch, behind, inputs)
+            begun = _starts(stretch, behind, part, stretch_of(count, size))
             params, info = solve(part.problem, part.data, narrow, begun, stretch)
             if np.any(info.status == Status.running):
                 break
             found = _look(problem, data, part, lane, stretch, params, info.step)
             good, info = _judge(found, info, inputs, tol)
-            behind = Behind(found.params, stretch, now, before)
+            behind = Behind(found.params, stretch, now, before if done else np.nan)
             if good:
                 done.append(trees.rows((found.params, info), slice(good)))
                 now, grad = trees.rows((found.params, found.measured.grad), good - 1)
@@ -154,32 +158,39 @@ def run(
                 failed = trees.rows(found, good)
                 missing = missing | failed.enters.any(axis=0) | _nonzero(failed.params)
                 later = np.logical_or.reduce(found.enters[good:], axis=(0, 1))
-                behind = behind._replace(second=now, at=before)
+                behind = behind._replace(second=now, at=before if done else np.nan)
             at += good
     if not done:
         raise KeyboardInterrupt
     return jax.tree.map(lambda *a: np.concatenate(a), *done)
 
 
-def _starts(lams: np.ndarray, behind: Behind, inputs: np.ndarray) -> Params:
-    """Where lams [l], descending, begin in these inputs: [l, F, ...].
+def _starts(lams: np.ndarray, behind: Behind, part: Part, size: int) -> Params:
+    """Where lams [l], descending, begin in the part's inputs: [size, F, ...].
 
-    At their own params, where an input was missing; else on the secant, at most twice
-    as far and without changes of sign.
+    Those that were solved before begin at their own params; others on the secant. The
+    last is repeated, so that stretches of any length share a program.
     """
-    params, known = narrowed(behind.params, inputs, axis=-2), behind.lams
+    lams, known = np.pad(lams, (0, size - len(lams)), "edge"), behind.lams
     own, place = np.isin(lams, known), np.searchsorted(-known, -lams)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.log(lams / known[-1]) / np.log(known[-1] / behind.at)
-    ratio = np.where(np.isfinite(ratio) & ~own, np.clip(ratio, 0, 2), 0.0)
+    last = narrowed(behind.params, part.inputs, axis=-2)
+    near = trees.rows(last, np.where(own, place, -1))
+    second = narrowed(behind.second, part.inputs, axis=-2)
+    points = np.where(own, known[-1], lams), known[-1], behind.at
+    points = (np.asarray(lam, part.data.X.dtype) for lam in points)
+    given = part.problem, near, second, *points
+    return trees.fetched(trees.jitted(_on_the_secant, *given))
 
-    def start(params: np.ndarray, second: np.ndarray) -> np.ndarray:
-        near = params[np.where(own, place, -1)]
-        far = ratio.reshape(-1, *[1] * second.ndim).astype(near.dtype)
-        moved = near + far * (near - second)
-        return np.where((far == 0) | (moved * near > 0), moved, 0).astype(near.dtype)
 
-    return jax.tree.map(start, params, narrowed(behind.second, inputs, axis=-2))
+def _on_the_secant(
+    problem: Problem, near: Params, second: Params, lams: Array, last: Array, at: Array
+) -> Params:
+    def one(near: Params, second: Params, lam: Array) -> Params:
+        ahead = fista.secant(problem, lam, (near, last), (second, at))
+        return problem.penalty.prox(ahead, 0.0, 0.0)  # within bounds
+
+    folds = jax.vmap(one, in_axes=(0, 0, None))
+    return jax.vmap(folds, in_axes=(0, None, 0))(near, second, lams)
 
 
 def _judge(

@@ -231,17 +231,15 @@ def _screened(
         if folds == 1:
             lane = lane._replace(weights=lane.weights[0])
         many = _lanes(lane, lams, 1, data.X.dtype)
-        many = many._replace(seed=many.fold)  # each fold has a start of its own
+        kept = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), starts)
+        seed = np.arange(len(many.lam)) % len(jax.tree.leaves(kept)[0])
+        many = many._replace(seed=seed)  # each fold has a start of its own, or lam too
         own, limits = task, None
         if part is not data:
             width = screening.stretch_of(folds, part.X.shape[1]) * folds
             own, limits = task._replace(chains=len(lams)), _affordable(part, width)
-            # Each lam too; filled up, so that all stretches share a program.
-            many = many._replace(seed=np.arange(len(many.lam)))
-            each = np.minimum(np.arange(width), len(many.lam) - 1)
-            starts = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[each], starts)
         chains = _chains(own, len(lams), folds)
-        work = Work(problem, part, many, starts, chains)
+        work = Work(problem, part, many, kept, chains)
         found = _engine(task, work, len(many.lam), on_progress, limits)
         return jax.tree.map(lambda a: a.reshape(len(lams), folds, *a.shape[1:]), found)
 

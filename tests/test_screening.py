@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import regjax as rj
-from regjax import conditioning, objective, screening, side_by_side, sweep
+from regjax import conditioning, objective, parts, screening, side_by_side, sweep
 from regjax.task import prepare
 
 N, P = 60, 640
@@ -122,52 +122,73 @@ def test_sizes_of_working_sets(before, needed, size):
     assert screening._size(before, needed) == size
 
 
-def behind(lams, at):
-    """Weights of 4 inputs and an intercept: of these lams, and of that."""
+def starts(wanted, lams, at, penalty=None):
+    """Of 4 inputs, where the last two lams [2] and another ended; then of 3 of them."""
 
     def params(*w):
         return ({"w": np.reshape(w, (1, 4, 1)), "b": np.full((1, 1), w[-1])},)
 
     last = [params(1.0, -2.0, 0.0, 3.0), params(2.0, -1.0, 0.0, 6.0)]
     stacked = jax.tree.map(lambda *a: np.stack(a), *last[-len(lams) :])
-    return screening.Behind(stacked, np.array(lams), params(1.0, -3.0, 5.0, 3.0), at)
+    second = params(1.0, -3.0, 5.0, 3.0)
+    behind = screening.Behind(stacked, np.array(lams), second, at)
+    penalty = penalty or rj.penalties.l1()
+    problem = rj.Problem(rj.models.linear(3), rj.losses.half_squared_error(), penalty)
+    data = rj.types.Data(np.zeros((5, 3)), np.zeros((5, 1)))
+    part = parts.Part(problem, data, np.array([1, 0, 3]))
+    begun = screening._starts(np.array(wanted), behind, part, 2)
+    return begun[0]["w"][:, 0, :, 0], begun[0]["b"][:, 0, 0]
 
 
 @pytest.mark.parametrize(
     ("lams", "at", "wanted", "start"),
     [
-        ([0.5, 0.25], 0.5, 0.125, (3, 9)),  # as far again
-        ([0.5, 0.25], 0.5, 0.25 * np.sqrt(0.5), (2.5, 7.5)),
-        ([0.5, 0.25], 1.0, 1e-9, (4, 12)),  # at most twice as far
-        ([0.5, 0.25], 0.5, 0.5, (1, 3)),  # one's own
-        ([0.5, 0.25], 0.5, 0.25, (2, 6)),
-        ([1.0], 1.0, 0.5, (2, 6)),  # there is no second yet
-        ([0.5, 0.25], 0.5, 0.0, (2, 6)),
+        ([0.5, 0.25], 0.5, 0.25 * np.sqrt(0.5), (0, 2.5, 7.5)),
+        ([0.5, 0.25], 0.5, 0.125, (0, 3, 9)),  # as far again; not across 0
+        ([0.5, 0.25], 1.0, 1e-9, (0, 4, 12)),  # at most twice as far
+        ([0.5, 0.25], 0.5, 0.5, (-2, 1, 3)),  # one's own
+        ([0.5, 0.25], 0.5, 0.25, (-1, 2, 6)),
+        ([1.0], np.nan, 0.5, (-1, 2, 6)),  # there is no second yet
+        ([0.5, 0.25], 0.5, 0.0, (-1, 2, 6)),
     ],
 )
-def test_where_lams_begin(lams, at, wanted, start):
-    inputs = np.array([2, 0, 3])
-    begun = screening._starts(np.array([wanted]), behind(lams, at), inputs)
-    w, b = begun[0]["w"], begun[0]["b"]
-    np.testing.assert_allclose(w[0, 0, :, 0], (0, *start))
-    np.testing.assert_allclose(b[0, 0], start[-1:])
+def test_where_lams_begin(x64, lams, at, wanted, start):
+    w, b = starts([wanted], lams, at)
+    np.testing.assert_allclose(w, [start] * 2, atol=1e-12)  # filled up
+    np.testing.assert_allclose(b, start[-1:] * 2)
 
 
-def test_what_would_change_sign_begins_at_0():
-    begun = screening._starts(
-        np.array([0.0625]), behind([0.5, 0.25], 0.5), np.arange(4)
-    )
-    np.testing.assert_allclose(begun[0]["w"][0, 0, :, 0], (4, 0, 0, 12))
+def test_lams_begin_within_bounds(x64):
+    w, b = starts([0.125], [0.5, 0.25], 0.5, rj.penalties.l1(bounds=(-0.5, 2.5)))
+    np.testing.assert_allclose(w, [(0, 2.5, 2.5)] * 2)
+    np.testing.assert_allclose(b, [9, 9])
+
+
+@pytest.mark.parametrize("init", [False, True])
+def test_what_a_path_starts_from_is_no_solution(sizes, monkeypatch, init):
+    """Of lams that are one's own, or an init."""
+    problem, X, y = case("lasso")
+    whole = rj.fit_path(problem, X, y, 20)
+    given = {"init": whole[10].params} if init else {}
+    found, run = [], screening._starts
+
+    def noted(lams, behind, *more):
+        found.append(behind.at)
+        return run(lams, behind, *more)
+
+    monkeypatch.setattr(screening, "_starts", noted)
+    rj.fit_path(problem, X, y, whole.lams[1:], **given)
+    assert np.isnan(found[0]) and found[1] != whole.lams[1]
+    assert np.isfinite(found[2:]).all()
 
 
 def test_stretches_begin_nearer_than_where_the_last_one_ended(sizes, monkeypatch):
     problem, X, y = case("logistic enet")
     ahead = rj.fit_path(problem, X, y, 100).n_iter.sum()
-    starts = screening._starts
+    run = screening._starts
 
-    def flat(lams, behind, inputs):
-        end = jax.tree.map(lambda a: a[-1], behind.params)
-        return starts(lams, behind._replace(second=end), inputs)
+    def flat(lams, behind, *more):
+        return run(lams, behind._replace(at=np.nan), *more)
 
     monkeypatch.setattr(screening, "_starts", flat)
     assert ahead < 0.9 * rj.fit_path(problem, X, y, 100).n_iter.sum()

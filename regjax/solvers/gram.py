@@ -15,6 +15,7 @@ from regjax.side_by_side import Limits
 from regjax.types import Array, Data, Lane, Method, Problem
 
 MOST_INPUTS = 1024
+MOST_LANES = 4096  # of a program that Ctrl-C has to wait for
 ROUNDS, ROUNDS_A_LAM = 24, 3  # of a chain, before it is left to the engine
 WIDTH = 8  # of chains side by side
 CHEAP, MOST_ROUNDS_A_LAM = 2**18, 48  # rounds of small matrices cost next to nothing
@@ -31,8 +32,8 @@ def applies(method: Method, problem: Problem, data: Data, lanes: Lane) -> bool:
     # With fewer rows the last lams take many rounds, and rows are the smaller product.
     n, p = data.X.shape
     shared = np.ndim(lanes.weights) == 1 and lanes.scaling is None
-    certain = np.all(lanes.lam > 0)  # that a gap says when to stop
-    return bool(apart and shared and certain and p <= min(n, MOST_INPUTS))
+    few = np.all(lanes.lam > 0) and len(lanes.lam) <= MOST_LANES
+    return bool(apart and shared and few and p <= min(n, MOST_INPUTS))
 
 
 def with_matrix(data: Data, lanes: Lane) -> Data:
