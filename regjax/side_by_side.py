@@ -60,8 +60,7 @@ def run(
       params that may be gone on from.
     """
     length = max(len(chain) for chain in chains)
-    count = len(chains) + -len(chains) % limits.width
-    filled = [chains[min(i, len(chains) - 1)] for i in range(count)]
+    filled = [*chains, *[chains[-1]] * (-len(chains) % limits.width)]
     table = np.stack([c[np.minimum(np.arange(length), len(c) - 1)] for c in filled])
     heads = table[:, 0]
     chosen = lanes.lam[table], lanes.seed[heads], lanes.fold[heads]
