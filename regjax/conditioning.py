@@ -23,6 +23,7 @@ from regjax.objective import is_narrow, linear_predictor
 from regjax.types import Aid, Array, Data, Model, Params, Problem
 
 POWER_STEPS = 5
+FIRST = 0.1  # of the bound, as it is loose
 PROBES = 32  # random rows for the column sizes of a model without known layout
 HUGE = 1e12
 LARGE, LARGEST = 10**6, 2**28  # numbers in a wide X whose transpose is kept
@@ -174,12 +175,14 @@ def aid(
     curvature = problem.loss.curvature
     if curvature is None:
         curvature = float(trees.jitted(_mean_curvature, problem, params, data, shares))
+    most = max(float(top), 1e-30) * curvature
     return Aid(
         metric=metric,
         free=free.astype(np.int32),
         moves=free_block.moves_of(problem.model, problem.loss, data, params, free),
-        curvature=np.asarray(max(float(top), 1e-30) * curvature, dtype),
+        curvature=np.asarray(most, dtype),
         null=np.asarray(null, dtype),
+        first=np.asarray(FIRST * most, dtype),
     )
 
 

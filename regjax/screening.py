@@ -148,8 +148,10 @@ def run(
             if np.any(info.status == Status.running):
                 break
             found = _look(problem, data, part, lane, stretch, params, info.step)
+            data = _paced(data, part, info)
             good, info = _judge(found, info, inputs, tol)
-            behind = Behind(found.params, stretch, now, before if done else np.nan)
+            at_now = float(before) if done else np.nan
+            behind = Behind(found.params, stretch, now, at_now)
             if good:
                 done.append(trees.rows((found.params, info), slice(good)))
                 now, grad = trees.rows((found.params, found.measured.grad), good - 1)
@@ -191,6 +193,21 @@ def _on_the_secant(
 
     folds = jax.vmap(one, in_axes=(0, 0, None))
     return jax.vmap(folds, in_axes=(0, None, 0))(near, second, lams)
+
+
+def _paced(data: Data, part: Part, info: Info) -> Data:
+    """Data whose next steps begin as long as the last ones of a stretch.
+
+    The bound that the first began with is loose, ten times and more where losses
+    saturate, and steps are slow to forget it.
+    """
+    aid: Any = data.aid
+    sizes = jax.tree.leaves(part.data.aid.metric)  # pyright: ignore
+    step = float(np.min(info.step[-1])) * max(float(np.max(m)) for m in sizes)
+    most = float(aid.curvature)
+    first = min(1 / step, most) if step > 0 else most
+    first = np.asarray(first, aid.curvature.dtype)
+    return data._replace(aid=aid._replace(first=first))
 
 
 def _judge(

@@ -235,7 +235,7 @@ def _screened(
         seed = np.arange(len(many.lam)) % len(jax.tree.leaves(kept)[0])
         many = many._replace(seed=seed)  # each fold has a start of its own, or lam too
         own, limits = task, None
-        if part is not data:
+        if part.X.shape[1] < data.X.shape[1]:
             width = screening.stretch_of(folds, part.X.shape[1]) * folds
             own, limits = task._replace(chains=len(lams)), _affordable(part, width)
         chains = _chains(own, len(lams), folds)

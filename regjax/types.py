@@ -165,6 +165,7 @@ class Aid(NamedTuple):
       moves: how eta moves with them, a `free_block.Moves`.
       curvature: [] largest eigenvalue of the scaled design's second moments.
       null: [] mean loss of the null model: what tolerances of gaps multiply.
+      first: [] curvature, 1 / step, that steps begin with.
     """
 
     metric: Params
@@ -172,6 +173,7 @@ class Aid(NamedTuple):
     moves: Any
     curvature: Array
     null: Array
+    first: Array
 
 
 class Lane(NamedTuple):

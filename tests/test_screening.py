@@ -1,6 +1,7 @@
 """Working sets of inputs: the same path, proved over all inputs."""
 
 import signal
+import types
 
 import jax
 import numpy as np
@@ -52,6 +53,12 @@ def case(name):
         "poisson_nll": np.random.default_rng(1).poisson(np.exp(0.3 * eta)),
     }.get(loss.config[0], eta.astype(np.float32))
     return rj.Problem(rj.models.linear(P, k), loss, penalty), X, y
+
+
+def prepared(*given):
+    none = dict.fromkeys(["solver", "chains", "sample_weight", "offset", "init", "key"])
+    more = {"seeds": 1, "standardize": False, "progress": False}
+    return prepare(*given, **none, **more, direction="sparse_to_dense")
 
 
 @pytest.fixture
@@ -194,6 +201,32 @@ def test_stretches_begin_nearer_than_where_the_last_one_ended(sizes, monkeypatch
     assert ahead < 0.9 * rj.fit_path(problem, X, y, 100).n_iter.sum()
 
 
+def test_stretches_go_on_with_the_steps_of_the_last_one(monkeypatch):
+    """Where classes part the bound on the gradient's slope is ten times too large."""
+    X = np.random.default_rng(0).standard_normal((60, 5000)).astype(np.float32)
+    y = (X[:, :3].sum(axis=1) > 0).astype(int)
+    loss, penalty = rj.losses.sigmoid_binary_cross_entropy(), rj.penalties.l1()
+    problem = rj.Problem(rj.models.linear(5000, 1), loss, penalty)
+    given = {"solver": rj.solvers.proximal_gradient(tol=1e-4)}
+    path = rj.fit_path(problem, X, y, 30, **given)
+    monkeypatch.setattr(screening, "_paced", lambda data, *_: data)
+    anew = rj.fit_path(problem, X, y, path.lams, **given)
+    assert path.n_iter.sum() < 0.8 * anew.n_iter.sum()
+    assert np.all(path.gap <= 1e-4 * path.null_loss)
+
+
+@pytest.mark.parametrize("step", [0.0, np.nan, np.inf, 1e-8, 0.5])
+def test_no_step_begins_below_that_of_the_bound(step):
+    problem, X, y = case("logistic enet")
+    ground = prepared(problem, X, y, 3).ground
+    part = parts.part_of(problem, ground.data, np.arange(64))
+    info = types.SimpleNamespace(step=np.array([[1.0], [step]], np.float32))
+    first = screening._paced(ground.data, part, info).aid.first
+    assert first.dtype == np.float32 and 0 <= first <= ground.data.aid.curvature
+    if step == 0.5:
+        assert first == pytest.approx(2 / part.data.aid.metric[0]["w"].max())
+
+
 @pytest.mark.parametrize("folds", [1, 3])
 def test_stretches_of_any_length_share_a_program(sizes, monkeypatch, folds):
     found, run = [], side_by_side.run
@@ -311,10 +344,7 @@ def test_what_is_left_is_not_called_an_end():
     problem = rj.Problem(rj.models.linear(5), loss, penalty)
     plain = rj.fit_path(problem, X, y, [0.0])
     assert plain.status[0] == rj.Status.converged
-    none = dict.fromkeys(["solver", "chains", "sample_weight", "offset", "init", "key"])
-    more = {"seeds": 1, "standardize": False, "progress": False}
-    more["direction"] = "sparse_to_dense"
-    task = prepare(problem, X, y, [0.0], **none, **more)
+    task = prepared(problem, X, y, [0.0])
     ground = task.ground
     many = sweep._lanes(ground.lane, np.zeros(1), 1, np.float32)
     chains = [np.arange(1)]

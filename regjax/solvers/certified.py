@@ -115,7 +115,7 @@ def _init(setting: Setting, lane: Lane, params: Params) -> State:
         grad = _gradient(problem, data, params, slopes)
     found = certificates.Certificate(*[unknown] * 5, grad=grad)
     found = found._replace(loss=jnp.sum(losses))
-    curvature = jnp.asarray(0.1 * setting.aid.curvature, lane.lam.dtype)
+    curvature = jnp.asarray(setting.aid.first, lane.lam.dtype)
     before = params, jnp.full_like(lane.lam, jnp.nan)
     return _begun(problem, lane, point, params, found, curvature, before)
 
