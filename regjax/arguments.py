@@ -20,7 +20,7 @@ class Parser(argparse.ArgumentParser):
         known = [o for o in _options(self) if o.startswith("--")]
         hints = [
             f"did you mean {near[0]}?"
-            for word in message.split()
+            for word in message.replace(":", " ").split()
             if word.startswith("--")
             and word not in known
             and (near := difflib.get_close_matches(word, known, n=1))

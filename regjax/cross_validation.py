@@ -14,23 +14,27 @@ from typing import Any
 import jax
 import numpy as np
 
-from regjax import assembly, inputs, measures, objective, sweep, trees, workers
+from regjax import assembly, held_out, inputs, measures, sweep, workers
 from regjax import folds as folding
 from regjax.results import Path
 from regjax.table import format_cv
 from regjax.task import Task, prepare
-from regjax.types import Array, Data, Method, Model, Params, Problem, Status
+from regjax.types import Data, Method, Params, Problem, Status
+
+ROWS_A_FOLD = 3  # from here on a standard error is that over folds
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class CV:
     """What cross-validation found.
 
     Attributes:
       lams: [L] descending.
       mean: [L] measure on held-out rows, averaged over folds (and seeds).
-      se: [L] standard error of that mean, over folds.
+      se: [L] standard error of that mean, over folds; over rows, as glmnet's, where
+        there are fewer than 3 rows a fold.
       values: [K, L, seeds] measure of every fold.
+      weights: [K] of the folds, the sums of their rows'.
       n_nonzero: [L] penalised weights of the fit to all rows that are not 0 (mean
         over seeds).
       index_min: place in lams of the best mean.
@@ -46,6 +50,7 @@ class CV:
     mean: np.ndarray
     se: np.ndarray
     values: np.ndarray
+    weights: np.ndarray
     n_nonzero: np.ndarray
     index_min: int
     index_1se: int
@@ -63,6 +68,12 @@ class CV:
     def lam_1se(self) -> float:
         """The largest lam whose mean is within one standard error of the best."""
         return float(self.lams[self.index_1se])
+
+    @property
+    def by_seed(self) -> np.ndarray:
+        """The mean over folds of every seed, [L, seeds]."""
+        seeds = np.moveaxis(self.values, -1, 0)
+        return np.stack([folding.curve(own, self.weights)[0] for own in seeds], axis=1)
 
     def predict(self, X: Any, lam: Any = "1se", **given: Any) -> np.ndarray:
         """`Path.predict` of the fit to all rows, at "1se", "min" or a number."""
@@ -130,7 +141,8 @@ def cross_validate(
       seeds: starting points; the curve is that of the mean over seeds.
       sample_weight: [n]; weighs training and held-out rows. None for 1.
       offset: [n] or [n, k].
-      standardize: each fold by the mean and deviation of its own training rows.
+      standardize: each fold by the mean and deviation of its own training rows; see
+        `fit_path`.
       init: as of `fit_path`.
       key: a jax.random key, of folds, starts and batches.
       progress: as of `fit_path`.
@@ -163,10 +175,15 @@ def cross_validate(
     measures.check_measure(measure, task.problem.loss, target)
     number = _fold_numbers(task, folds, target, weights)
     measures.check_rows(measure, np.bincount(number))
-    path, eta, usable = _solve(task, number, weights, standardize)
-    values, of_fold = _values(measure, task.problem.loss, eta, target, weights, number)
+    rows = held_out.as_given(task, X, offset, weights)
+    path, eta, usable = _solve(task, rows, number, weights, standardize)
+    given = measure, task.problem.loss, eta, target, weights
+    values, of_fold = held_out.values(*given, number)
     sign = -1.0 if measure == "auc" else 1.0  # the less the better
     mean, se = folding.curve(sign * values.mean(-1), of_fold)
+    if measure != "auc" and len(number) < ROWS_A_FOLD * len(values):
+        each = measures.by_row(*given[:4]).mean(axis=1)
+        _, se = folding.curve(each.T, weights.astype(float))
     best, within = folding.choose(mean, se, usable)
     chosen = {"min": float(path.lams[best]), "1se": float(path.lams[within])}
     return CV(
@@ -174,6 +191,7 @@ def cross_validate(
         mean=sign * mean,
         se=se,
         values=values,
+        weights=of_fold,
         n_nonzero=path.n_nonzero.reshape(len(path), -1).mean(1),
         index_min=best,
         index_1se=within,
@@ -201,83 +219,31 @@ def _fold_numbers(
 
 
 def _solve(
-    task: Task, number: np.ndarray, weights: np.ndarray, standardize: bool
+    task: Task, rows: Data, number: np.ndarray, weights: np.ndarray, standardize: bool
 ) -> tuple[Path, np.ndarray, np.ndarray]:
     """The path of all rows, eta out of fold, and which lams are usable, [L] bool."""
     grid = sweep.grid_of(task)
     held = [number == k for k in range(number.max() + 1)]
     each = np.stack([weights, *(np.where(rows, 0, weights) for rows in held)])
-    scaling = _scaling(task.ground.data, each) if standardize else None
+    scaling = _scaling(task, each) if standardize else None
     params, info, finished = sweep.solve(task, grid, sweep.Folds(each, scaling))
     whole = jax.tree.map(lambda a: a[:, 0], (params, info))
     path = assembly.assemble(task, grid[finished], *whole)
     diverged = np.asarray(info.status) == Status.diverged
     usable = ~diverged.reshape(len(path), -1).any(axis=1)
-    return path, _out_of_fold(task, params, number, scaling), np.asarray(usable)
+    eta = held_out.out_of_fold(task.problem.model, rows, params, number, scaling)
+    return path, eta, np.asarray(usable)
 
 
-def _scaling(data: Data, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _scaling(task: Task, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Means and deviations of the training rows of every fold, [F, ...] each.
 
     Of the columns as `ground` has them, which fold 0, all rows, leaves as they are.
     """
-    X = np.asarray(data.X)
+    model, X = task.problem.model, np.asarray(task.ground.data.X)
     whole = np.zeros(X.shape[1:]), np.ones(X.shape[1:])
-    found = [whole, *(inputs.standardisation(X, fold) for fold in weights[1:])]
+    found = [whole, *(inputs.standardisation(model, X, fold) for fold in weights[1:])]
     center, scale = (
         np.stack(part).astype(X.dtype) for part in zip(*found, strict=True)
     )
     return center, scale
-
-
-def _out_of_fold(
-    task: Task, params: Params, number: np.ndarray, scaling: Any
-) -> np.ndarray:
-    """Eta of every row by the fold that held it out, [L, seeds, n, k]."""
-    data = task.ground.data
-    whole = jax.tree.map(np.asarray, Data(data.X, data.y, data.offset))
-    counts = np.bincount(number)
-    lead = jax.tree.leaves(params)[0].shape
-    shape = lead[0], lead[2], *data.y.shape
-    eta = np.empty(shape, data.X.dtype)
-    for k, many in enumerate(counts):
-        rows = np.flatnonzero(number == k)
-        # Filled up, so that folds of all sizes share one program.
-        filled = np.append(rows, np.zeros(counts.max() - many, int))
-        own = jax.tree.map(lambda a, k=k: a[:, k + 1], params)
-        held = jax.tree.map(lambda a, rows=filled: a[rows], whole)
-        if scaling is not None:
-            held = held._replace(scaling=tuple(a[k + 1] for a in scaling))
-        found = np.asarray(trees.jitted(_etas, task.problem.model, own, held))
-        eta[:, :, rows] = found[:, :, :many]
-    return eta
-
-
-def _etas(model: Model, params: Params, data: Data) -> Array:
-    """Of params [L, seeds, ...]."""
-    one = jax.vmap(lambda p: objective.linear_predictor(model, p, data))
-    lams = len(jax.tree.leaves(params)[0])
-    return jax.lax.map(one, params, batch_size=min(lams, 128))
-
-
-def _values(
-    measure: str,
-    loss: Any,
-    eta: np.ndarray,
-    y: np.ndarray,
-    weights: np.ndarray,
-    number: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The measure of every fold [K, L, seeds], and the folds' weights [K]."""
-    values, of_fold = [], []
-    for k in range(number.max() + 1):
-        rows = (number == k) & (weights > 0)
-        a = weights[rows].astype(float)
-        if measure == "auc":
-            value = measures.auc(eta[:, :, rows], y[rows], a)
-        else:
-            each = measures.by_row(measure, loss, eta[:, :, rows], y[rows])
-            value = each @ a / a.sum()
-        values.append(value)
-        of_fold.append(a.sum())
-    return np.stack(values), np.array(of_fold)

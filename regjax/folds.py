@@ -13,6 +13,8 @@ from regjax.losses import binary_outputs
 from regjax.names import whole_number
 from regjax.types import Loss
 
+UNUSED = -1  # the stratum of rows of weight 0
+
 
 def assign(
     folds: Any, loss: Loss, y: np.ndarray, weights: np.ndarray, seed: int
@@ -25,22 +27,22 @@ def assign(
         any integers.
       loss: whether there are classes.
       y: [n, k] as the loss encodes it.
-      weights: [n]; rows of weight 0 train nothing.
+      weights: [n]; rows of weight 0 train nothing, and are shared out last.
       seed: of the random ones.
 
     Raises:
       ValueError: fewer than 2 folds or more than rows (of the rarest class); a fold
         that is empty, holds all rows of a class (of any output), or all rows.
     """
-    classes = _classes(loss, y)
+    classes, used, first = _classes(loss, y), weights > 0, 0
     if np.ndim(folds) == 0:
         strata = classes[0] if len(classes) == 1 else np.zeros(len(y), int)
-        number = _random(_count(folds, strata), strata, seed)
+        count = _count(folds, strata[used])
+        number = _random(count, np.where(used, strata, UNUSED), seed)
     else:
-        number = _given(folds, len(y))
-    used = weights > 0
+        number, first = _given(folds, len(y))
     for fold in range(number.max() + 1):
-        _check_fold(fold, number == fold, classes, used)
+        _check_fold(first + fold, number == fold, classes, used)
     return number
 
 
@@ -66,27 +68,30 @@ def _random(count: int, classes: np.ndarray, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     number = np.empty(len(classes), int)
     begun = 0  # so that remainders of the classes do not all go to the first folds
-    for kind in reversed(range(classes.max() + 1)):
+    for kind in reversed(range(UNUSED, classes.max() + 1)):
         rows = rng.permutation(np.flatnonzero(classes == kind))
         number[rows] = (begun + np.arange(len(rows))) % count
         begun += len(rows)
     return number
 
 
-def _given(folds: Any, n: int) -> np.ndarray:
-    given = np.asarray(folds)
+def _given(folds: Any, n: int) -> tuple[np.ndarray, int]:
+    """Numbers from 0 on, and what the caller calls the first."""
+    wanted = f"folds: must be a count, or [{n}] integers"
+    try:
+        given = np.asarray(folds)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{wanted}: {error}") from None
     if given.shape != (n,) or given.dtype.kind not in "iu":
-        raise ValueError(
-            f"folds: must be a count, or [{n}] integers, got "
-            f"{given.dtype} {list(given.shape)}"
-        )
-    low, high = int(given.min()), int(given.max())
-    missing = set(range(low, high + 1)) - set(given.tolist())
-    if missing:
-        raise ValueError(f"folds: fold {min(missing)} is empty")
-    if low == high:
+        raise ValueError(f"{wanted}, got {given.dtype} {list(given.shape)}")
+    found, number = np.unique(given, return_inverse=True)
+    first = int(found[0])
+    if len(found) == 1:
         raise ValueError("folds: there must be at least 2")
-    return given.astype(int) - low
+    missing = [i for i, fold in enumerate(found.tolist()) if fold != first + i]
+    if missing:
+        raise ValueError(f"folds: fold {first + missing[0]} is empty")
+    return number, first
 
 
 def _check_fold(

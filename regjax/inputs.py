@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from regjax import model_checks, notices, trees
+from regjax import model_checks, models, notices, trees
 from regjax.names import whole_number
 from regjax.types import Data, Loss, Method, Model, Params, Penalty, Problem
 
@@ -256,17 +256,22 @@ def check_chains(chains: Any, lams: int) -> int:
     return min(whole_number("chains", chains), lams)
 
 
-def standardisation(X: np.ndarray, weights: np.ndarray) -> tuple[Any, Any]:
+def standardisation(
+    model: Model, X: np.ndarray, weights: np.ndarray
+) -> tuple[Any, Any]:
     """Weighted column means and standard deviations (1/S), [p] each.
 
-    In float64. A column without spread has scale 1.
+    In float64. A column without spread has scale 1. Of a linear model without
+    intercept the means are 0: it could not make up for them, and glmnet leaves them.
     """
     wide, share = X.astype(float), weights.astype(float) / weights.sum(dtype=float)
     share = share.reshape(-1, *[1] * (X.ndim - 1))
     center = (share * wide).sum(0)
     scale = np.sqrt((share * (wide - center) ** 2).sum(0))
     tiny = 10 * np.finfo(X.dtype).eps * np.abs(center)
-    return center, np.where(scale > tiny, scale, 1.0)
+    scale = np.where(scale > tiny, scale, 1.0)
+    kept = models.is_linear(model) and not models.has_intercept(model)
+    return np.zeros_like(center) if kept else center, scale
 
 
 def _array(name: str, value: Any, wanted: str) -> np.ndarray:

@@ -124,9 +124,11 @@ def fit_path(
         in no more inputs than rows, to the tolerance).
       sample_weight: [n], >= 0; the loss is the weighted mean. None for 1.
       offset: [n] or [n, k], added to the linear predictor and not fitted.
-      standardize: fit on columns of weighted mean 0 and standard deviation 1 (1/n).
+      standardize: fit on columns of weighted mean 0 and standard deviation 1 (1/n);
+        without an intercept a linear model's columns keep their means, as in glmnet.
         The path keeps both, so that `predict` takes raw X and `coef` is in raw
-        units; `params` are those of the standardised problem.
+        units; `params` are those of the standardised problem, and so are the bounds
+        of a penalty.
       init: params to start from instead of the model's own; or "dense": every lam of a
         seed starts from one model that is trained at lam 0 first.
       validation: `(X, y)` or `(X, y, offset)` of rows held out, by which training by

@@ -81,11 +81,13 @@ def _draw_curve(axis: Any, cv: CV) -> None:
     style = {"ecolor": "0.65", "elinewidth": 1, "capsize": 2, "ms": 4, "lw": 0}
     axis.errorbar(x, cv.mean, cv.se, fmt="o", color=color, **style)
     if cv.values.shape[-1] > 1:
-        seeds = cv.values.mean(0)
+        seeds = cv.by_seed
         axis.fill_between(
             x, seeds.min(1), seeds.max(1), color=color, alpha=0.15, lw=0, zorder=0
         )
-    for name, at in (("min", cv.index_min), ("1se", cv.index_1se)):
+    marks = {cv.index_min: "min"}
+    marks[cv.index_1se] = "min, 1se" if cv.index_1se in marks else "1se"
+    for at, name in marks.items():
         axis.axvline(x[at], color="0.3", lw=1, ls=":")
         axis.annotate(
             f" {name}", (x[at], 0.97), xycoords=("data", "axes fraction"), fontsize=8

@@ -138,8 +138,13 @@ class Path:
         return Fit(float(self.lams[index]), params, **values, path=one)
 
     def take(self, which: Any) -> Path:
-        """A path of some of the lams, chosen by a slice or an index array."""
-        return self._mapped(lambda a: a[which], lams=self.lams[which])
+        """A path of some of the lams, by a slice or an index array.
+
+        It knows `lam="min"` and `"1se"` if these are among them.
+        """
+        lams = self.lams[which]
+        chosen = {name: lam for name, lam in self.chosen.items() if lam in lams}
+        return self._mapped(lambda a: a[which], lams=lams, chosen=chosen)
 
     def _mapped(self, fn: Callable, **changes: Any) -> Path:
         """A path with `fn` of every array of its lanes."""
@@ -383,8 +388,7 @@ def load(file: Any, problem: Problem | None = None) -> Path:
         else:
             params = storage.leaves_like(problem.model.init, arrays)
         fields: dict[str, Any] = {name: arrays[name] for name in ("lams", *PER_LANE)}
-        for name in ("center", "scale"):
-            fields[name] = arrays.get(name)
+        fields |= {name: arrays.get(name) for name in ("center", "scale")}
         for name in ("feature_names", "class_names", "input_shape"):
             known = header.get(name)
             fields[name] = None if known is None else tuple(known)

@@ -11,7 +11,7 @@ from regjax import grids, inputs, notices, solvers
 from regjax.ground import Ground, find_ground
 from regjax.names import one_of, whole_number
 from regjax.solvers.proximal_gradient import tolerance
-from regjax.types import Data, Method, Params, Problem
+from regjax.types import Data, Method, Model, Params, Problem
 
 DIRECTIONS = ("sparse_to_dense", "dense_to_sparse")
 
@@ -94,7 +94,7 @@ def prepare(
     solver = inputs.check_solver(solver, data.X.dtype)
     center = scale = None
     if standardize:
-        data, center, scale = _standardised(data, weights)
+        data, center, scale = _standardised(problem.model, data, weights)
     if validation is not None:
         given = problem, validation, data, center, scale
         data = data._replace(validation=_held_out(solver, *given))
@@ -126,9 +126,11 @@ def prepare(
     )
 
 
-def _standardised(data: Data, weights: np.ndarray) -> tuple[Data, Any, Any]:
+def _standardised(
+    model: Model, data: Data, weights: np.ndarray
+) -> tuple[Data, Any, Any]:
     raw = np.asarray(data.X)
-    center, scale = inputs.standardisation(raw, weights)
+    center, scale = inputs.standardisation(model, raw, weights)
     return data._replace(X=((raw - center) / scale).astype(raw.dtype)), center, scale
 
 

@@ -52,13 +52,18 @@ def stored(name):
     return getattr(datasets, f"load_{name}")(return_X_y=True, **given)
 
 
-@pytest.mark.parametrize("curve", CURVES, ids=lambda c: f"{c['data']}-{c['measure']}")
+def title(curve):
+    more = "" if curve["intercept"] else "-no intercept"
+    return f"{curve['data']}-{curve['measure']}-{curve['folds']}{more}"
+
+
+@pytest.mark.parametrize("curve", CURVES, ids=title)
 def test_the_curve_is_that_of_cv_glmnet(curve, x64):
     """Mean and se to 1e-4 of the mean, the same lam_min and lam_1se."""
     X, y = stored(curve["data"])
     k = len(np.unique(y)) if curve["family"] == "multinomial" else 1
     problem = rj.Problem(
-        rj.models.linear(X.shape[1], k),
+        rj.models.linear(X.shape[1], k, bias=curve["intercept"]),
         getattr(rj.losses, LOSSES[curve["family"]])(),
         rj.penalties.elastic_net(curve["l1_ratio"]),
     )
@@ -67,7 +72,7 @@ def test_the_curve_is_that_of_cv_glmnet(curve, x64):
         problem,
         X,
         y,
-        np.arange(len(y)) % 7,
+        np.arange(len(y)) % curve["folds"],
         curve["lambda"],
         measure=measure,
         solver=rj.solvers.proximal_gradient(tol=1e-11),

@@ -42,6 +42,7 @@ FLOORS = [
         "assembly",
         "folds",
         "measures",
+        "held_out",
     ],
     ["path", "relaxation", "cross_validation"],
     ["plotting", "arguments", "parse", "cli"],

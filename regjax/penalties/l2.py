@@ -25,7 +25,8 @@ def l2(where: Any = None, factors: Any = None, bounds: Any = None) -> Penalty:
       factors: [p], one per input (a leaf's first axis), that lam is multiplied by:
         0 for not penalised, inf for excluded; not rescaled. None for 1.
       bounds: (low, high) of the coefficients, each [] or [p], with 0 inside;
-        `(0, inf)` for none below 0. None for no bounds.
+        `(0, inf)` for none below 0. Those of a standardised path bound its
+        standardised coefficients. None for no bounds.
 
     Raises:
       ValueError: factors negative or all 0 or inf; bounds that exclude 0.
