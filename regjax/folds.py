@@ -35,12 +35,16 @@ def assign(
         that is empty, holds all rows of a class (of any output), or all rows.
     """
     classes, used, first = _classes(loss, y), weights > 0, 0
-    if np.ndim(folds) == 0:
+    try:
+        given = np.asarray(folds)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"folds: must be a count, or [n] integers: {error}") from None
+    if given.ndim == 0:
         strata = classes[0] if len(classes) == 1 else np.zeros(len(y), int)
         count = _count(folds, strata[used])
         number = _random(count, np.where(used, strata, UNUSED), seed)
     else:
-        number, first = _given(folds, len(y))
+        number, first = _given(given, len(y))
     for fold in range(number.max() + 1):
         _check_fold(first + fold, number == fold, classes, used)
     return number
@@ -75,15 +79,13 @@ def _random(count: int, classes: np.ndarray, seed: int) -> np.ndarray:
     return number
 
 
-def _given(folds: Any, n: int) -> tuple[np.ndarray, int]:
+def _given(given: np.ndarray, n: int) -> tuple[np.ndarray, int]:
     """Numbers from 0 on, and what the caller calls the first."""
-    wanted = f"folds: must be a count, or [{n}] integers"
-    try:
-        given = np.asarray(folds)
-    except ValueError as error:  # rows of different lengths
-        raise ValueError(f"{wanted}: {error}") from None
     if given.shape != (n,) or given.dtype.kind not in "iu":
-        raise ValueError(f"{wanted}, got {given.dtype} {list(given.shape)}")
+        raise ValueError(
+            f"folds: must be a count, or [{n}] integers, got "
+            f"{given.dtype} {list(given.shape)}"
+        )
     found, number = np.unique(given, return_inverse=True)
     first = int(found[0])
     if len(found) == 1:

@@ -131,6 +131,10 @@ BAD = {
     ),
     "column not numeric": (["path", "--data", "flowers.csv:smell"], "'kind'"),
     "no such npz": (["path", "--data", "no.npz"], "no.npz"),
+    "option of a word": (
+        ["cv", "--folds", "ten"],
+        "--folds: invalid int value: 'ten'$",
+    ),
     "unknown option": (["path", "--lam", "3"], "did you mean --lams"),
     "unknown command": (["paht"], "paht"),
     "no command": ([], "command"),

@@ -241,7 +241,10 @@ def test_auc_is_scikit_learns():
 
 
 def test_binary_outputs_are_measured_each_on_its_own(x64):
-    """The deviance is 2 (loss - saturated); errors are means over outputs."""
+    """The deviance is 2 (loss - saturated); errors are means over outputs.
+
+    Some targets are proportions: of .3 right for a class .7 are wrong, as in glmnet.
+    """
     loss = BINARY.loss
     eta, y = rng.standard_normal((4, 20, 3)), rng.integers(0, 2, (20, 3)).astype(float)
     y[:5] = rng.random((5, 3))
@@ -250,7 +253,7 @@ def test_binary_outputs_are_measured_each_on_its_own(x64):
     np.testing.assert_allclose(found, wanted)
     p = 1 / (1 + np.exp(-eta))
     for measure, wanted in {
-        "misclassification": np.mean((eta > 0) != (y > 0.5), axis=-1),
+        "misclassification": np.mean(np.where(eta > 0, 1 - y, y), axis=-1),
         "mse": 2 * np.sum((p - y) ** 2, axis=-1),
         "mae": 2 * np.sum(np.abs(p - y), axis=-1),
     }.items():
@@ -281,6 +284,72 @@ def test_folds_at_random_are_stratified_and_follow_the_key():
     assert np.ptp(np.bincount(first)) <= 1
 
 
+def test_misclassification_of_proportions_of_classes():
+    loss, y = rj.losses.softmax_cross_entropy(), np.array([[0.2, 0.5, 0.3], [0, 0, 1]])
+    eta = np.array([[[0.0, 1, 2], [0, 1, 2]], [[0, 2, 1], [2, 0, 1]]])
+    found = measures.by_row("misclassification", loss, eta, y)
+    np.testing.assert_allclose(found, [[0.7, 0], [0.5, 1]])
+
+
+def test_rows_of_weight_0_are_shared_out_last():
+    """Neither folds nor strata count them."""
+    loss, weights = rj.losses.softmax_cross_entropy(), (np.arange(N) % 2).astype(float)
+    used = weights > 0
+    y = np.eye(3)[np.where(used, CLASSES, 0)]
+    for seed in range(20):
+        number = folds.assign(5, loss, y, weights, seed)
+        assert np.ptp(np.bincount(number[used])) <= 1
+        assert np.ptp(np.bincount(number[~used])) <= 1
+        for kind in range(3):
+            assert np.ptp(np.bincount(number[used & (CLASSES == kind)])) <= 1
+    rare = np.eye(2)[np.r_[np.ones(6, int), np.zeros(N - 6, int)]]
+    with pytest.raises(ValueError, match="the rarest class has 3 rows only"):
+        folds.assign(5, loss, rare, weights, 0)
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_rows_of_weight_0_are_predicted_too(standardize):
+    """By the model of the other folds, as any row; whatever stood in for them."""
+    weights, offset = np.arange(N) % 3, np.sin(np.arange(N, dtype=np.float32))
+    given = {"standardize": standardize, "lams": [0.3, 0.01]}
+    given["solver"] = rj.solvers.proximal_gradient(tol=1e-6)
+    more = {"sample_weight": weights, "offset": offset}
+    cv = rj.cross_validate(SQUARED, X, NUMBERS, FOLDS, **given, **more)
+    rest = FOLDS != 2
+    more = {name: values[rest] for name, values in more.items()}
+    path = rj.fit_path(SQUARED, X[rest], NUMBERS[rest], **given, **more)
+    held = (FOLDS == 2) & (weights == 0)
+    eta = path.predict(X[held], type="link", offset=offset[held])
+    np.testing.assert_allclose(cv.out_of_fold[:, 0, held], eta, atol=2e-3)
+
+
+def test_a_seed_has_the_curve_of_weighted_folds(tmp_path):
+    """Folds of 48, 4, 4 and 4 rows; the picture's band holds the curve."""
+    number = np.r_[np.zeros(48, int), np.repeat([1, 2, 3], 4)]
+    y = NUMBERS + np.float32(9) * (number > 0)  # small folds are far off
+    problem = rj.Problem(
+        rj.models.mlp([P, 4, 1]), rj.losses.half_squared_error(), rj.penalties.l1()
+    )
+    given = {"seeds": 3, "solver": rj.solvers.minibatch(epochs=5)}
+    cv = rj.cross_validate(problem, X, y, number, [0.1, 0.01], **given)
+    weighted = np.average(cv.values, axis=0, weights=np.bincount(number))
+    np.testing.assert_allclose(cv.by_seed, weighted)
+    np.testing.assert_allclose(cv.by_seed.mean(1), cv.mean)
+    band = cv.plot(tmp_path / "cv.png").axes[0].collections[-1].get_paths()
+    heights = np.concatenate([path.vertices[:, 1] for path in band])
+    np.testing.assert_allclose(heights.min(), cv.by_seed.min())
+    np.testing.assert_allclose(heights.max(), cv.by_seed.max())
+
+
+def test_a_slice_forgets_a_choice_that_is_not_in_it(cv):
+    """It would answer at its own last lam."""
+    assert cv.path[: cv.index_min].chosen.keys() <= {"1se"}
+    with pytest.raises(ValueError, match="^lam: "):
+        cv.path[: cv.index_min].predict(X, lam="min")
+    kept = cv.path[cv.index_min :]
+    np.testing.assert_array_equal(kept.coef("min")["w"], cv.coef("min")["w"])
+
+
 def test_folds_of_binary_outputs_leave_no_room_to_rare_combinations():
     """One row alone is (1, 1); each output has rows enough."""
     y = np.zeros((N, 2))
@@ -309,6 +378,19 @@ BAD = {
         "folds: 10 folds, but the rarest class has 3",
     ),
     "empty fold": ({"folds": np.where(FOLDS == 2, 1, FOLDS)}, "folds: fold 2 is empty"),
+    "far apart": ({"folds": FOLDS + 10**15 * (FOLDS > 2)}, "folds: fold 3 is empty"),
+    "huge": (
+        {"folds": FOLDS.astype(np.uint64) + np.uint64(2**63) * (FOLDS == 0)},
+        "folds: fold 4 is empty",
+    ),
+    "ragged": (
+        {"folds": [[1, 2], [3]]},
+        r"folds: must be a count, or \[n\] integers: ",
+    ),
+    "from 1 on": (
+        {"problem": SOFTMAX, "y": CLASSES, "folds": 1 + (CLASSES == 1)},
+        "folds: fold 1 holds all rows of class 0",
+    ),
     "wrong length": ({"folds": FOLDS[1:]}, r"folds: must be a count, or \[60\]"),
     "all in one": ({"folds": np.zeros(N, int)}, "folds: there must be at least 2"),
     "all of a class": (

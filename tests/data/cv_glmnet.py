@@ -12,8 +12,8 @@ r-base-core r-cran-glmnet`) and rewrites `tests/data/glmnet/curves.json`: a list
     l1_ratio     its alpha
     standardize  by each fold's own training rows
     intercept    whether there is one
-    folds        how many; row i (from 0) is in fold i mod them. Of fewer than 3 rows each
-                 cv.glmnet takes the standard error over rows
+    folds        how many; row i (from 0) is in fold i mod them. Of fewer than 3 rows
+                 each cv.glmnet takes the standard error over rows
     lambda       [L] given to `glmnet` as `lambda=`, thresh 1e-14
     mean, se     [L] cvm and cvsd
     lambda_min, lambda_1se
