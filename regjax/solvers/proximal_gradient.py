@@ -19,8 +19,8 @@ def proximal_gradient(tol: float | None = None, max_iter: int = 100_000) -> Meth
     lane is converged when its duality gap, an upper bound on how far the objective is
     from its minimum, is at most `tol` times the loss of the null model; `floor` when
     it is as near as the dtype allows. For all else, networks too
-    (`regjax.solvers.monotone`), when the KKT residual is at most `tol` times
-    `max |g|` at the model's own start.
+    (`regjax.solvers.monotone`), and at lam 0, where no dual point may bound it, when
+    the KKT residual is at most `tol` times `max |g|` at the model's own start.
 
     Args:
       tol: see above; None: 1e-5, or 1e-12 in float64.
