@@ -133,7 +133,7 @@ BAD = {
     "no such npz": (["path", "--data", "no.npz"], "no.npz"),
     "option of a word": (
         ["cv", "--folds", "ten"],
-        "--folds: invalid int value: 'ten'$",
+        "--folds: invalid int value: 'ten'\n",
     ),
     "unknown option": (["path", "--lam", "3"], "did you mean --lams"),
     "unknown command": (["paht"], "paht"),
