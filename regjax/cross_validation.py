@@ -19,7 +19,7 @@ from regjax import folds as folding
 from regjax.results import Path
 from regjax.table import format_cv
 from regjax.task import Task, prepare
-from regjax.types import Data, Method, Params, Problem, Status
+from regjax.types import Data, Loss, Method, Params, Problem, Status
 
 ROWS_A_FOLD = 3  # from here on a standard error is that over folds
 
@@ -171,24 +171,18 @@ def cross_validate(
         progress=progress,
     )
     target = np.asarray(task.ground.data.y, float)
-    weights = np.asarray(task.ground.lane.weights)
-    measures.check_measure(measure, task.problem.loss, target)
+    loss, weights = task.problem.loss, np.asarray(task.ground.lane.weights)
+    measures.check_measure(measure, loss, target)
     number = _fold_numbers(task, folds, target, weights)
     measures.check_rows(measure, np.bincount(number))
     rows = held_out.as_given(task, X, offset, weights)
     path, eta, usable = _solve(task, rows, number, weights, standardize)
-    given = measure, task.problem.loss, eta, target, weights
-    values, of_fold = held_out.values(*given, number)
-    sign = -1.0 if measure == "auc" else 1.0  # the less the better
-    mean, se = folding.curve(sign * values.mean(-1), of_fold)
-    if measure != "auc" and len(number) < ROWS_A_FOLD * len(values):
-        each = measures.by_row(*given[:4]).mean(axis=1)
-        _, se = folding.curve(each.T, weights.astype(float))
-    best, within = folding.choose(mean, se, usable)
+    values, of_fold, mean, se = _curve(measure, loss, eta, target, weights, number)
+    best, within = folding.choose(-mean if measure == "auc" else mean, se, usable)
     chosen = {"min": float(path.lams[best]), "1se": float(path.lams[within])}
     return CV(
         lams=path.lams,
-        mean=sign * mean,
+        mean=mean,
         se=se,
         values=values,
         weights=of_fold,
@@ -200,6 +194,26 @@ def cross_validate(
         out_of_fold=eta,
         path=path.replace(chosen=chosen),
     )
+
+
+def _curve(
+    measure: str,
+    loss: Loss,
+    eta: np.ndarray,
+    y: np.ndarray,
+    weights: np.ndarray,
+    number: np.ndarray,
+) -> tuple[np.ndarray, ...]:
+    """Values of folds, their weights, mean and standard error, as of `held_out.values`.
+
+    The error is that over rows where folds have next to none.
+    """
+    rows = measure, loss, eta, y, weights
+    values, of_fold = held_out.values(*rows, number)
+    mean, se = folding.curve(values.mean(-1), of_fold)
+    if measure != "auc" and len(number) < ROWS_A_FOLD * len(values):
+        se = held_out.error_over_rows(*rows)
+    return values, of_fold, mean, se
 
 
 def _refuse_a_leak(init: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from regjax import measures, objective, trees
+from regjax import folds, measures, objective, trees
 from regjax.task import Task
 from regjax.types import Array, Data, Model, Params
 
@@ -83,3 +83,11 @@ def values(
         found.append(value)
         of_fold.append(a.sum())
     return np.stack(found), np.array(of_fold)
+
+
+def error_over_rows(
+    measure: str, loss: Any, eta: np.ndarray, y: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Standard error of a measure's mean as if every row were a fold, [L]."""
+    each = measures.by_row(measure, loss, eta, y).mean(axis=1)
+    return folds.curve(each.T, weights.astype(float))[1]
