@@ -9,8 +9,10 @@ import numpy as np
 
 from regjax import conditioning
 from regjax.ground import Ground
+from regjax.losses import is_squared
 from regjax.results import Path
-from regjax.types import Info, Params, Status
+from regjax.solvers.proximal_gradient import tolerance
+from regjax.types import Info, Params, Problem, Status
 
 
 def unflatten(
@@ -42,8 +44,8 @@ def assemble(task: Any, lams: np.ndarray, params: Params, info: Info) -> Path:
     if task.seeds == 1:
         params, info = jax.tree.map(lambda a: a[:, 0], (params, info))
     if ground.mean is not None:
-        params = conditioning.move_intercept(params, ground.mean, -1.0)
-    info = _mark_degenerate(info, ground)
+        params, info = _uncentred(task, params, info)
+    info = _mark_degenerate(info, task.problem, ground)
     return Path(
         lams=lams.astype(ground.data.X.dtype),
         params=params,
@@ -61,9 +63,39 @@ def assemble(task: Any, lams: np.ndarray, params: Params, info: Info) -> Path:
     )
 
 
-def _mark_degenerate(info: Info, ground: Ground) -> Info:
+def _uncentred(task: Any, params: Params, info: Info) -> tuple[Params, Info]:
+    """Intercepts beside raw columns, and what their rounding costs.
+
+    Beside means of 1e5 an intercept of float32 is rounded by .01, which the gap, taken
+    of centred columns, knows nothing about. From a fitted intercept the loss rises by
+    half its curvature times the square.
+    """
+    ground, problem = task.ground, task.problem
+    raw = conditioning.move_intercept(params, ground.mean, -1.0)
+    back = conditioning.move_intercept(raw, ground.mean, 1.0)
+    off = np.asarray(back[0]["b"], float) - params[0]["b"]
+    start = jax.tree.map(lambda a: a[0], ground.own)
+    weights = np.asarray(ground.lane.weights)
+    shares = weights / weights.sum()
+    curvature = conditioning.curvature_of(problem, start, ground.data, shares)
+    cost = (0.5 * curvature * np.sum(off**2, axis=-1)).astype(info.gap.dtype)
+    names = "gap", "loss", "objective"
+    found = info._replace(**{name: getattr(info, name) + cost for name in names})
+    tol = tolerance(task.solver.tol, info.gap.dtype) * ground.null
+    above = np.isfinite(found.gap) & (found.gap > tol) & (info.gap <= tol)
+    above &= info.status == Status.converged
+    status = np.where(above, np.int32(Status.floor), info.status)
+    return raw, found._replace(status=status)
+
+
+def _mark_degenerate(info: Info, problem: Problem, ground: Ground) -> Info:
     """Where the null model is perfect already, to rounding."""
-    rounding = 8 * float(np.finfo(info.loss.dtype).eps) * (1 + abs(ground.null))
+    eps = 8 * float(np.finfo(info.loss.dtype).eps)
+    rounding = eps * (1 + abs(ground.null))
+    if is_squared(problem.loss):  # whatever the units of y
+        y, offset = np.asarray(ground.data.y, float), ground.data.offset
+        largest = np.max(np.abs(y if offset is None else y - np.asarray(offset)))
+        rounding = max(eps * abs(ground.null), 0.5 * y.shape[1] * (eps * largest) ** 2)
     if ground.null - ground.saturated > rounding:
         return info
     degenerate = np.int32(Status.degenerate)

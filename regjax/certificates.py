@@ -180,14 +180,18 @@ def refit(
 
 def _newton(hessian: Array, slope: Array, active: Array) -> Array:
     """The Newton step of the active coordinates, 0 in the others."""
-    hessian = jnp.where(active[:, None] & active[None, :], hessian, 0.0)
+    size = jnp.sqrt(jnp.diagonal(hessian))
+    size = jnp.where(size > 0, size, 1.0)  # so that units of columns are of no account
+    both = active[:, None] & active[None, :]
+    hessian = jnp.where(both, hessian / size[:, None] / size[None, :], 0.0)
     # The common shift of softmax intercepts is flat; this bends only the way.
-    bend = jnp.sqrt(jnp.finfo(slope.dtype).eps)
-    level = bend * jnp.trace(hessian) / jnp.maximum(jnp.sum(active), 1) + TINY
+    level = objective.bend(slope.dtype)
     hessian = hessian + jnp.diag(jnp.where(active, level, 1.0))
-    slope, factor = jnp.where(active, slope, 0.0), jax.scipy.linalg.cho_factor(hessian)
+    slope = jnp.where(active, slope / size, 0.0)
+    factor = jax.scipy.linalg.cho_factor(hessian)
     found = jax.scipy.linalg.cho_solve(factor, slope)
-    return -jnp.where(jnp.isfinite(found), found, slope / jnp.diagonal(hessian))
+    plain = slope / jnp.diagonal(hessian)
+    return -jnp.where(jnp.isfinite(found), found, plain) / size
 
 
 def certificate(
@@ -296,4 +300,5 @@ def gap_of(
     look = look_at(problem, data, shares, params, eta)
     best = certificate(*given, refit(*given, look, NEWTON_STEPS_FROM_AFAR))
     here = objective.objective(problem, params, data, shares, lam)
-    return best.gap + jnp.maximum(here - best.objective, 0.0)
+    gap = best.gap + jnp.maximum(here - best.objective, 0.0)
+    return jnp.where(jnp.isnan(gap), jnp.inf, gap)  # both are inf out of bounds

@@ -172,9 +172,7 @@ def aid(
     top = trees.jitted(_top_eigenvalue, problem.model, metric, params, data, shares)
     if free_block.size(problem.model, problem.loss, data, free) > MOST_RESPONSES:
         free = free[:0]  # gaps are then those of the scaled dual point alone
-    curvature = problem.loss.curvature
-    if curvature is None:
-        curvature = float(trees.jitted(_mean_curvature, problem, params, data, shares))
+    curvature = curvature_of(problem, params, data, shares)
     most = max(float(top), 1e-30) * curvature
     return Aid(
         metric=metric,
@@ -184,6 +182,16 @@ def aid(
         null=np.asarray(null, dtype),
         first=np.asarray(FIRST * most, dtype),
     )
+
+
+def curvature_of(
+    problem: Problem, params: Params, data: Data, shares: np.ndarray
+) -> float:
+    """Bound on the loss's second derivative in eta; else its mean at these params."""
+    curvature, shares = problem.loss.curvature, np.asarray(shares, data.X.dtype)
+    if curvature is None:
+        curvature = float(trees.jitted(_mean_curvature, problem, params, data, shares))
+    return curvature
 
 
 def _metric(

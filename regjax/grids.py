@@ -131,10 +131,7 @@ def newton(fn: Callable[..., Array], start: Any, args: tuple, most: int = 200) -
     found = _derivatives_at(fn, x, args)
     for _ in range(most):
         _, slope, hessian = found
-        # The common shift of softmax intercepts is a flat direction; this little on
-        # the diagonal bends the way there, not where it ends.
-        flat = 1e-6 * np.trace(hessian) / x.size + np.finfo(float).tiny
-        direction = np.linalg.solve(hessian + flat * np.eye(x.size), slope)
+        direction = _newton_direction(slope, hessian, objective.bend(x.dtype))
         # Half of this is left to gain; the step after this one gains its square.
         settled = 0 <= slope @ direction <= np.finfo(x.dtype).eps * abs(found[0])
         step = _descend(fn, x, args, found, direction, 1 if settled else HALVINGS)
@@ -149,6 +146,18 @@ def newton(fn: Callable[..., Array], start: Any, args: tuple, most: int = 200) -
         if settled:
             return x
     return x
+
+
+def _newton_direction(slope: Any, hessian: Any, bend: float) -> np.ndarray:
+    """Of a Hessian scaled to a unit diagonal, so that units are of no account.
+
+    The common shift of softmax intercepts is a flat direction; a little on the diagonal
+    bends the way there, not where it ends.
+    """
+    size = np.sqrt(np.diagonal(hessian))
+    size = np.where(size > 0, size, 1.0)
+    scaled = hessian / size[:, None] / size + bend * np.eye(size.size)
+    return np.linalg.solve(scaled, slope / size) / size
 
 
 def _descend(

@@ -40,11 +40,11 @@ def check_lam(lam: Any) -> float:
     return _number("lam", lam)
 
 
-def check_lams(lams: Any) -> int | np.ndarray:
+def check_lams(lams: Any, dtype: Any) -> int | np.ndarray:
     """How many lams, or which: [L], sorted descending, none dropped.
 
     Raises:
-      ValueError: a count below 1; an empty, negative or non-finite lam.
+      ValueError: a count below 1; no lam; one that is negative or not finite in dtype.
     """
     if isinstance(lams, int | np.integer) and not isinstance(lams, bool):
         if lams < 1:
@@ -61,7 +61,7 @@ def check_lams(lams: Any) -> int | np.ndarray:
     _finite("lams", array)
     if array.min() < 0:
         raise ValueError(f"lams: must be >= 0, got {array.min():g}")
-    cast("lams", array, _widest())
+    cast("lams", array, dtype)
     return np.sort(array.astype(float))[::-1]
 
 

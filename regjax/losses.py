@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.scipy.special import entr, gammaln, xlogy
 from jax.tree_util import Partial
 
-from regjax import targets
+from regjax import counts, targets
 from regjax.types import Array, Loss
 
 
@@ -284,8 +284,7 @@ def _squared_saturated(y: Array) -> Array:
 
 
 def _poisson(eta: Array, y: Array) -> Array:
-    y = _aligned(y, eta)
-    return jnp.sum(jnp.exp(eta) - y * eta + gammaln(y + 1), axis=-1)
+    return jnp.sum(counts.poisson(eta, _aligned(y, eta)), axis=-1)
 
 
 def _poisson_conjugate(v: Array, y: Array) -> Array:
@@ -297,15 +296,9 @@ def _poisson_conjugate(v: Array, y: Array) -> Array:
 
 
 def _poisson_fenchel_young(eta: Array, v: Array, y: Array) -> Array:
-    """`exp(eta) - q - q (eta - ln q)` of `q = v + y`, of terms >= 0."""
+    """The divergence from exp(eta) to `q = v + y`."""
     q = jnp.maximum(v + _aligned(y, eta), 0.0)
-    x = eta - jnp.log(jnp.where(q > 0, q, 1.0))
-    # exp(x) - 1 - x; by its series where that would cancel.
-    near = jnp.abs(x) < 0.1
-    small = jnp.where(near, x, 0.0)
-    series = 0.5 * small**2 * (1 + small / 3 * (1 + small / 4 * (1 + small / 5)))
-    terms = q * jnp.where(near, series, jnp.expm1(x) - x)
-    return jnp.sum(jnp.where(q > 0, terms, jnp.exp(eta)), axis=-1)
+    return jnp.sum(counts.divergence(eta, q), axis=-1)
 
 
 def _poisson_hessian(eta: Array, y: Array) -> tuple[Array, Array]:
@@ -313,8 +306,7 @@ def _poisson_hessian(eta: Array, y: Array) -> tuple[Array, Array]:
 
 
 def _poisson_saturated(y: Array) -> Array:
-    y = y.reshape(y.shape[0], -1)
-    return jnp.sum(y - xlogy(y, y) + gammaln(y + 1), axis=-1)
+    return jnp.sum(counts.least(y.reshape(y.shape[0], -1)), axis=-1)
 
 
 def _entropy(q: Array) -> Array:

@@ -27,6 +27,7 @@ from regjax import (
 )
 from regjax.models import has_intercept
 from regjax.names import number
+from regjax.penalties.extent import is_bounded
 from regjax.results import Path
 from regjax.task import DIRECTIONS, Task, prepare
 from regjax.types import Array, Data, Lane, Method, Params, Penalty, Problem
@@ -50,8 +51,8 @@ def relax(
 ) -> Path:
     r"""Refit with the support of every lam frozen.
 
-    Penalised weights that are 0 in the path stay 0; all others are fitted again.
-    Where all are 0 that gives the null model.
+    Penalised weights that are 0 in the path stay 0; all others are fitted again,
+    within the penalty's bounds. Where all are 0 that gives the null model.
 
     Args:
       problem: the equation that the path solved. Its ridge stays.
@@ -173,7 +174,8 @@ def _refit(task: Task, path: Path, starts: Params, gamma: float) -> Any:
 
 def _scales(problem: Problem) -> bool:
     """Whether columns may be scaled: nothing but the loss sees the weights."""
-    return has_intercept(problem.model) and problem.ridge == 0
+    alone = problem.ridge == 0 and not is_bounded(problem.penalty)
+    return has_intercept(problem.model) and alone
 
 
 def _scaled(data: Data, weights: np.ndarray) -> tuple[Data, np.ndarray]:
@@ -197,12 +199,13 @@ def frozen(
       penalty: of the path.
       supports: pytree of bool [N, ...], one of each lane.
       lams: [N] of the lanes.
-      gamma: what lam is multiplied by; at 0 only the support is left.
+      gamma: what lam is multiplied by; at 0 only support and bounds are left.
 
     Returns:
       A Penalty whose `lam` is the number of a lane.
     """
-    bound = (penalty if gamma > 0 else None, supports, lams, gamma)
+    left = gamma > 0 or is_bounded(penalty)
+    bound = (penalty if left else None, supports, lams, gamma)
     return penalty._replace(
         value=Partial(_value, *bound),
         prox=Partial(_prox, *bound),

@@ -84,12 +84,12 @@ def prepare(
       ValueError: input that cannot be used; the message names the argument.
     """
     problem = inputs.check_problem(problem)
-    wanted = inputs.check_lams(lams)
+    data, weights = inputs.check_data(problem, X, y, sample_weight, offset)
+    wanted = inputs.check_lams(lams, data.X.dtype)
     count = wanted if isinstance(wanted, int) else len(wanted)
     seeds = whole_number("seeds", seeds)
     chains = None if chains is None else inputs.check_chains(chains, count)
     direction = one_of("direction", direction, DIRECTIONS)
-    data, weights = inputs.check_data(problem, X, y, sample_weight, offset)
     solver = pick_solver(problem) if solver is None else solver
     solver = inputs.check_solver(solver, data.X.dtype)
     center = scale = None

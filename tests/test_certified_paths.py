@@ -128,6 +128,92 @@ def test_constant_y_is_degenerate():
     assert np.all(path.n_nonzero == 0) and np.all(path.dev_ratio == 0)
 
 
+@pytest.mark.parametrize("unit", [1.0, 1e-4, 1e3])
+def test_units_of_y_make_nothing_degenerate(unit):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 3)).astype(np.float32)
+    y = X @ [2.0, -1.0, 0.0] + rng.standard_normal(60)
+    this = problem("diabetes", rj.penalties.l1(), 3, 1)
+    path = rj.fit_path(
+        this, X, (unit * y).astype(np.float32), unit * np.array([1, 0.1])
+    )
+    assert np.all(path.status == rj.Status.converged)
+    flat = np.full(60, 7 * unit, np.float32)
+    assert rj.fit(this, X, flat, 0.1 * unit).status == rj.Status.degenerate
+
+
+@pytest.mark.parametrize("name", ["diabetes", "breast_cancer", "counts"])
+@pytest.mark.parametrize("mean", [1e4, 3e5])
+def test_the_rounding_of_an_intercept_beside_large_means_is_in_the_gap(name, mean, x64):
+    """That of the params that are returned, on the given X."""
+    rng = np.random.default_rng(1)
+    X = (rng.standard_normal((60, 8)) + mean).astype(np.float32)
+    eta = (X.astype(float) - X.mean(0, dtype=float)) @ rng.standard_normal(8)
+    y = {
+        "diabetes": eta + rng.standard_normal(60),
+        "breast_cancer": eta > rng.logistic(size=60),
+        "counts": rng.poisson(np.exp(0.5 * eta)),
+    }[name].astype(np.float32)
+    this, lams = problem(name, rj.penalties.l1(), 8, 1), [0.1, 0.03, 0.01]
+    path = rj.fit_path(this, X, y, lams)
+    best = rj.fit_path(this, X.astype(float), y.astype(float), path.lams.astype(float))
+    assert path.gap.dtype == np.float32
+    for i, lam in enumerate(best.lams):
+        (layer,) = jax.tree.map(lambda a: np.asarray(a, float), path[i].params)
+        eta = X.astype(float) @ layer["w"] + layer["b"]
+        value = float(jnp.mean(this.loss.value(jnp.asarray(eta), y[:, None])))
+        value += lam * np.abs(layer["w"]).sum()
+        away = value - best.objective[i]
+        assert away <= 1.01 * path.gap[i]  # of a loss that is not quite a parabola
+        assert abs(path.objective[i] - value) <= 1.01 * path.gap[i]
+        if path.status[i] == rj.Status.converged:
+            assert path.gap[i] <= 1.001e-5 * path.null_loss
+
+
+def test_no_gap_of_params_that_are_out_of_bounds():
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((20, 2)).astype(np.float32), np.arange(20.0)
+    y = y.astype(np.float32)
+    for given in ({"bounds": (0, np.inf)}, {"factors": [1, np.inf]}):
+        this = problem("diabetes", rj.penalties.l1(**given), 2, 1)
+        w = np.array([[0.5], [-1e-9]], np.float32)
+        params = ({"w": w, "b": np.zeros(1, np.float32)},)
+        assert rj.certify(this, X, y, 0.1, params) == np.inf
+        assert np.isfinite(rj.certify(this, X, y, 0.1, ({**params[0], "w": w > 0},)))
+
+
+def powers(ages, count):
+    return np.stack([ages ** (j + 1) for j in range(count)], axis=1)
+
+
+@pytest.mark.parametrize(
+    "free",
+    [
+        lambda rng: rng.standard_normal((60, 2)) * [1, 1e5],
+        lambda rng: powers(rng.uniform(20, 80, 60), 3),
+    ],
+    ids=["two sizes", "powers of an age"],
+)
+@pytest.mark.parametrize("loss", ["diabetes", "breast_cancer"])
+def test_unpenalised_columns_of_any_size(free, loss, x64):
+    """The grid begins at the exact lambda_max, and all lams are proved."""
+    rng = np.random.default_rng(0)
+    columns = free(rng)
+    X = np.concatenate([columns, rng.standard_normal((60, 4))], axis=1)
+    y = (columns - columns.mean(0)) @ (1 / columns.std(0)) + 2 * X[:, -1]
+    y = y + 3 * rng.standard_normal(60)
+    if loss == "breast_cancer":
+        y = (y > y.mean()).astype(float)
+    factors = [0] * columns.shape[1] + [1] * 4
+    this = problem(loss, rj.penalties.l1(factors=factors), X.shape[1], 1)
+    path = rj.fit_path(this, X, y, 10)
+    assert np.all(path.status == rj.Status.converged)
+    assert np.all(path.gap <= 1e-11 * path.null_loss)
+    near = path.lams[0] * np.array([1 + 1e-7, 1 - 1e-4])
+    beside = rj.fit_path(this, X, y, near).params[0]["w"][:, -4:]
+    assert np.all(beside[0] == 0) and np.any(beside[1] != 0)
+
+
 def test_a_saturated_fit_is_proved_in_float64_as_in_float32(x64):
     """Its eta is large, and so is what rounding leaves of the intercepts' slopes."""
     data = rj.datasets.load("digits")

@@ -239,6 +239,11 @@ def test_finite_numbers_beyond_float32_are_refused(argument):
         BEYOND[argument]()
 
 
+def test_lams_beyond_the_dtype_of_x_are_refused_where_64_bits_are_on(x64):
+    with pytest.raises(ValueError, match="^lams: numbers up to 1e.39"):
+        rj.fit_path(SQUARED_LINEAR, X, NUMBERS, [1e39, 0.1])
+
+
 @pytest.mark.parametrize("shift", [60.0, 1e3])
 def test_a_constant_offset_changes_nothing(shift):
     """Also one that saturates the loss: the intercept takes it up."""

@@ -1,6 +1,8 @@
 """The contract of a loss, over every one in the registry."""
 
+import math
 from collections.abc import Callable
+from decimal import Decimal, localcontext
 from typing import NamedTuple
 
 import chex
@@ -98,6 +100,37 @@ def test_the_value_is_its_closed_form(name, x64):
     value = loss.value(eta, y)
     chex.assert_shape(value, (40,))
     np.testing.assert_allclose(value, oracle.value(eta, y), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 100, 10**4, 10**7])
+@pytest.mark.parametrize("off", [0.0, 1e-3, -0.099, 0.101, 2.0])
+def test_large_counts_cost_poisson_no_digits(count, off, x64):
+    """Against sums of logarithms, and of 30 digits where those cancel."""
+    with localcontext() as context:
+        context.prec = 40
+        eta = np.log(max(count, 0.5)) + off
+        exact = Decimal(eta)
+        value = exact.exp() - count * exact + log_factorial(count)
+        least = count - (count * Decimal(count).ln() if count else 0)
+        least += log_factorial(count)
+    loss, y = rj.losses.poisson_nll(), np.full((1, 1), float(count))
+    found = loss.value(np.full((1, 1), eta), y)[0], loss.saturated(y)[0]
+    wanted = float(value), float(least)
+    slack = abs(off) * count * np.spacing(eta)  # eta itself is rounded
+    np.testing.assert_allclose(found, wanted, rtol=1e-13, atol=1e-14 + 8 * abs(slack))
+    small = np.float32(eta)[None, None], np.float32(y)
+    error = abs(np.expm1(off)) * count * np.spacing(np.float32(abs(eta)))
+    rough = loss.value(*small)[0], loss.saturated(small[1])[0]
+    np.testing.assert_allclose(rough, wanted, rtol=2e-6, atol=1e-6 + 4 * error)
+
+
+def log_factorial(count):
+    """In decimals: exact below 1,000, by Stirling's series above."""
+    if count < 1000:
+        return Decimal(math.factorial(count)).ln()
+    n, pi = Decimal(count), Decimal("3.14159265358979323846264338327950288419717")
+    series = 1 / (12 * n) - 1 / (360 * n**3) + 1 / (1260 * n**5) - 1 / (1680 * n**7)
+    return (n + Decimal("0.5")) * n.ln() - n + (2 * pi).ln() / 2 + series
 
 
 @every_loss

@@ -224,6 +224,19 @@ def test_the_conjugate_of_a_group_is_infinite_beyond_its_dual_ball(name, x64):
             assert found == (0.0 if excluded else expected)
 
 
+@pytest.mark.parametrize("name", [*GROUPED, *SPARSE])
+@pytest.mark.parametrize("unit", [2.0**-90, 2.0**90])
+def test_the_norm_of_a_group_neither_vanishes_nor_overflows(name, unit):
+    """Squares of such units are beyond float32; lambda_max and dual scale are not."""
+    penalty, unit = VARIANTS[name].penalty, np.float32(unit)
+    z = np.random.default_rng(0).normal(size=(P, K)).astype(np.float32)
+    z[VARIANTS[name].free] = 0
+    largest = float(penalty.lambda_max({"w": z}))
+    np.testing.assert_allclose(penalty.lambda_max({"w": unit * z}), unit * largest)
+    found = dual_scale(name, unit * z, np.float32(unit * largest / 2))
+    np.testing.assert_allclose(found, 0.5, rtol=1e-6)
+
+
 @every_variant
 def test_the_dual_scale_is_the_largest_with_a_finite_conjugate(name, x64):
     """conjugate(s z) is finite at s and inf at 1.001 s, unless s is 1 already."""

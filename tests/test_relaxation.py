@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from scipy.optimize import minimize
+from scipy.optimize import lsq_linear, minimize
 
 import regjax as rj
 
@@ -66,6 +66,25 @@ def test_a_ridge_stays_in_the_refit(x64):
     np.testing.assert_allclose(
         relaxed.coef()["w"][0, used, 0], best.x[1:], rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_a_refit_stays_within_bounds(standardize, x64):
+    """Bounded least squares on the support, by scipy."""
+    X, y = data()
+    penalty = rj.penalties.l1(bounds=(-0.5, 0.6))
+    problem = lasso()._replace(penalty=penalty)
+    path = rj.fit_path(problem, X, y, [0.5, 0.05], standardize=standardize)
+    relaxed = rj.relax(problem, path, X, y)
+    Z = (X - X.mean(0)) / X.std(0) if standardize else X - X.mean(0)
+    for i in range(2):
+        w = relaxed.params[0]["w"][i, :, 0]
+        used = path.params[0]["w"][i, :, 0] != 0
+        best = lsq_linear(Z[:, used], y - y.mean(), (-0.5, 0.6), tol=1e-14)
+        np.testing.assert_allclose(w[used], best.x, atol=1e-5)
+        assert np.all((w >= -0.5) & (w <= 0.6)) and np.any(np.isin(w, (-0.5, 0.6)))
+    half = rj.relax(problem, path, X, y, gamma=0.5).params[0]["w"]
+    assert np.all((half >= -0.5) & (half <= 0.6))
 
 
 def test_gamma_blends_the_params_of_a_linear_model(x64):

@@ -8,7 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent / "regjax"
 FLOORS = [
     ["types", "trees", "names", "conversions", "targets"],
-    ["models", "losses", "penalties", "datasets"],
+    ["models", "counts", "losses", "penalties", "datasets"],
     [
         "objective",
         "free_block",

@@ -114,6 +114,14 @@ def of_inputs(penalty: Penalty, rows: np.ndarray) -> Penalty:
     )
 
 
+def is_bounded(penalty: Penalty) -> bool:
+    """Whether any part of it has bounds."""
+    parts = jax.tree.leaves(
+        penalty._replace(config=None), is_leaf=lambda part: isinstance(part, Extent)
+    )
+    return any(isinstance(part, Extent) and part.bounded for part in parts)
+
+
 def aligned(numbers: Any, w: Array) -> Array:
     """[] or [p] as [p, 1, ...] beside w [p, ...]."""
     numbers = jnp.asarray(numbers, w.dtype)

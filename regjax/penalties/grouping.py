@@ -44,9 +44,15 @@ class Grouping(NamedTuple):
 
     def norm(self, w: Array) -> Array:
         """Norm of each group, beside w; its gradient is 0 at 0."""
-        squares = self.sum(w**2)
+        largest = trees.largest(jnp.abs(jax.lax.stop_gradient(w)))
+        usable = (largest > 0) & jnp.isfinite(largest)
+        # Squares of small units would be 0; by a power of two nothing is rounded.
+        _, power = jnp.frexp(jnp.where(usable, largest, 1.0))
+        unit = jnp.ldexp(jnp.ones_like(largest), power - 1)
+        squares = self.sum((w / unit) ** 2)
         positive = squares > 0
-        return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)
+        roots = jnp.sqrt(jnp.where(positive, squares, 1.0))
+        return jnp.where(positive, unit * roots, 0.0)
 
     def size(self, w: Array) -> Array:
         """How many numbers each group has, beside w."""
