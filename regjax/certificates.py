@@ -167,7 +167,8 @@ def refit(
         hessian = moves.hessian(problem.loss, kept, data.y, shares) + jnp.diag(ridge)
         pushed = here - slope / (jnp.diagonal(hessian) + TINY)
         active = inside(now.params, pushed) != here
-        there = inside(now.params, here + _newton(hessian, slope, active))
+        k = 1 if moves.columns is None else now.eta.shape[1]
+        there = inside(now.params, here + _newton(hessian, slope, active, k))
         eta = now.eta + moves.forward(there - here, now.eta.shape[1])
         new = look_at(problem, data, shares, block.put(now.params, there), eta)
         before, after = (jnp.sum(a.losses) for a in (now, new))
@@ -178,14 +179,19 @@ def refit(
     return jax.lax.fori_loop(0, steps, step, look)
 
 
-def _newton(hessian: Array, slope: Array, active: Array) -> Array:
-    """The Newton step of the active coordinates, 0 in the others."""
-    size = jnp.sqrt(jnp.diagonal(hessian))
-    size = jnp.where(size > 0, size, 1.0)  # so that units of columns are of no account
+def _newton(hessian: Array, slope: Array, active: Array, k: int) -> Array:
+    """The Newton step of the active coordinates, 0 in the others.
+
+    Columns are scaled, so that their units are of no account: the k outputs of each
+    alike, so that intercepts that sum to 0 still do.
+    """
+    squares = jnp.diagonal(hessian).reshape(-1, k)
+    squares = jnp.broadcast_to(jnp.mean(squares, axis=1)[:, None], squares.shape)
+    size = jnp.sqrt(jnp.where(squares > 0, squares, 1.0)).reshape(-1)
     both = active[:, None] & active[None, :]
     hessian = jnp.where(both, hessian / size[:, None] / size[None, :], 0.0)
     # The common shift of softmax intercepts is flat; this bends only the way.
-    level = objective.bend(slope.dtype)
+    level = jnp.sqrt(jnp.finfo(slope.dtype).eps)
     hessian = hessian + jnp.diag(jnp.where(active, level, 1.0))
     slope = jnp.where(active, slope / size, 0.0)
     factor = jax.scipy.linalg.cho_factor(hessian)

@@ -58,7 +58,7 @@ def null_model(
     if not all(jax.tree.leaves(objective.penalised(problem, params))):
         if data.offset is not None:  # start where the loss is not saturated
             eta = eta - np.sum(shares[:, None] * np.asarray(data.offset), axis=0)
-        eta = newton(_constant_loss, eta, args)
+        eta = newton(_constant_loss, eta, args, eta.size)
     return float(trees.jitted(_constant_loss, eta, *args)), eta
 
 
@@ -92,7 +92,8 @@ def null_params(
     zero = jax.tree.map(np.zeros_like, params)
     block = Block(free, objective.penalised(problem, params))  # pyright: ignore
     args = (block, zero, problem, data, shares)
-    values = newton(_free_loss, np.zeros(free.size, data.X.dtype), args)
+    k = data.y.shape[1] if free.size % data.y.shape[1] == 0 else 1
+    values = newton(_free_loss, np.zeros(free.size, data.X.dtype), args, k)
     return trees.fetched(block.put(zero, values))
 
 
@@ -110,7 +111,9 @@ def has_null_model(problem: Problem) -> bool:
     return bool(problem.model.affine and problem.loss.convex)
 
 
-def newton(fn: Callable[..., Array], start: Any, args: tuple, most: int = 200) -> Any:
+def newton(
+    fn: Callable[..., Array], start: Any, args: tuple, k: int = 1, most: int = 200
+) -> Any:
     """Minimise `fn(x, *args)`, smooth and convex in a few variables, on the host.
 
     Newton's method; each step is halved until the value falls, or at the level of
@@ -120,6 +123,7 @@ def newton(fn: Callable[..., Array], start: Any, args: tuple, most: int = 200) -
       fn: module-level, [q] -> [].
       start: [q].
       args: what fn takes besides.
+      k: how many neighbours are outputs of the same column.
       most: iterations.
 
     Returns:
@@ -131,7 +135,7 @@ def newton(fn: Callable[..., Array], start: Any, args: tuple, most: int = 200) -
     found = _derivatives_at(fn, x, args)
     for _ in range(most):
         _, slope, hessian = found
-        direction = _newton_direction(slope, hessian, objective.bend(x.dtype))
+        direction = _newton_direction(slope, hessian, k, np.finfo(x.dtype).eps)
         # Half of this is left to gain; the step after this one gains its square.
         settled = 0 <= slope @ direction <= np.finfo(x.dtype).eps * abs(found[0])
         step = _descend(fn, x, args, found, direction, 1 if settled else HALVINGS)
@@ -148,15 +152,17 @@ def newton(fn: Callable[..., Array], start: Any, args: tuple, most: int = 200) -
     return x
 
 
-def _newton_direction(slope: Any, hessian: Any, bend: float) -> np.ndarray:
-    """Of a Hessian scaled to a unit diagonal, so that units are of no account.
+def _newton_direction(slope: Any, hessian: Any, k: int, eps: float) -> np.ndarray:
+    """Of a Hessian whose columns are scaled, so that their units are of no account.
 
     The common shift of softmax intercepts is a flat direction; a little on the diagonal
-    bends the way there, not where it ends.
+    bends the way there, not where it ends. The k outputs of a column are scaled alike,
+    so that intercepts that sum to 0 still do.
     """
-    size = np.sqrt(np.diagonal(hessian))
-    size = np.where(size > 0, size, 1.0)
-    scaled = hessian / size[:, None] / size + bend * np.eye(size.size)
+    squares = np.repeat(np.diagonal(hessian).reshape(-1, k).mean(axis=1), k)
+    size = np.sqrt(np.where(squares > 0, squares, 1.0))
+    bend = min(1e-6, np.sqrt(eps)) * np.eye(size.size)
+    scaled = hessian / size[:, None] / size + bend
     return np.linalg.solve(scaled, slope / size) / size
 
 

@@ -93,11 +93,6 @@ def objective(
     return smooth(problem, params, data, shares) + problem.penalty.value(params, lam)
 
 
-def bend(dtype: Any) -> float:
-    """What a Newton step adds to a Hessian of unit diagonal, where it may be flat."""
-    return float(jnp.finfo(dtype).eps) ** 0.75
-
-
 def prox_step(
     problem: Problem, params: Params, grad: Params, lam: Array, step: Any
 ) -> Params:
