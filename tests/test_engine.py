@@ -1,6 +1,7 @@
 """The engine: chains and slots, chunks, neighbours, workers, Ctrl-C, memory."""
 
 import gc
+import os
 import signal
 import subprocess
 import sys
@@ -245,7 +246,8 @@ def test_several_devices_give_what_one_gives(tmp_path):
         out = str(tmp_path / f"{count}.npz")
         code = DEVICES.format(paths=sys.path, count=count, out=out)
         flags = f"--xla_force_host_platform_device_count={count}"
-        environment = {**__import__("os").environ, "XLA_FLAGS": flags}
+        flags = f"{os.environ['XLA_FLAGS']} {flags}"
+        environment = {**os.environ, "XLA_FLAGS": flags}
         subprocess.run([sys.executable, "-c", code], check=True, env=environment)
         with np.load(out) as stored:
             found.append([stored[name] for name in stored.files])

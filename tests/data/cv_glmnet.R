@@ -23,7 +23,7 @@ cases <- list(
   list("PoissonExample", "poisson", c("deviance", "mse", "mae"), 1, FALSE, TRUE, 7),
   list("diabetes", "gaussian", "deviance", 1, TRUE, FALSE, 7),
   list("breast_cancer", "binomial", c("deviance", "class"), 0.5, TRUE, FALSE, 7),
-  list("wine", "multinomial", c("deviance", "class"), 1, TRUE, TRUE, 70)
+  list("BinomialExample", "binomial", c("deviance", "class"), 1, TRUE, TRUE, 40)
 )
 
 lines <- character()

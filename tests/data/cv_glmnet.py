@@ -6,7 +6,7 @@ runs `cv_glmnet.R` (needs `Rscript` and the R package glmnet: `apt-get install
 r-base-core r-cran-glmnet`) and rewrites `tests/data/glmnet/curves.json`: a list of
 
     data         diabetes (`scaled=False`), breast_cancer, wine: scikit-learn's own;
-                 PoissonExample: glmnet's, in this folder
+                 PoissonExample, BinomialExample: glmnet's, in this folder
     family       gaussian, binomial, multinomial or poisson
     measure      `type.measure` of cv.glmnet
     l1_ratio     its alpha
@@ -37,8 +37,9 @@ def main():
         "wine": datasets.load_wine(),
     }
     tables = {name: np.c_[data.data, data.target] for name, data in loaded.items()}
-    with np.load(HERE / "glmnet/PoissonExample.npz") as example:
-        tables["PoissonExample"] = np.c_[example["X"], example["y"]]
+    for name in ("PoissonExample", "BinomialExample"):
+        with np.load(HERE / f"glmnet/{name}.npz") as example:
+            tables[name] = np.c_[example["X"], example["y"]]
     with tempfile.TemporaryDirectory() as folder:
         for name, table in tables.items():
             file = Path(folder, f"{name}.csv")
