@@ -95,6 +95,8 @@ def _mark_degenerate(info: Info, problem: Problem, ground: Ground) -> Info:
     if is_squared(problem.loss):  # whatever the units of y
         y, offset = np.asarray(ground.data.y, float), ground.data.offset
         largest = np.max(np.abs(y if offset is None else y - np.asarray(offset)))
+        if ground.mean is not None:
+            largest += np.max(np.abs(ground.mean.y))
         rounding = max(eps * abs(ground.null), 0.5 * y.shape[1] * (eps * largest) ** 2)
     if ground.null - ground.saturated > rounding:
         return info

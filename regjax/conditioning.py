@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from jax.flatten_util import ravel_pytree
 
 from regjax import free_block, trees
 from regjax.certificates import pull_back
+from regjax.losses import is_squared
 from regjax.models import is_linear
 from regjax.objective import is_narrow, linear_predictor
 from regjax.types import Aid, Array, Data, Model, Params, Problem
@@ -117,10 +118,34 @@ def unfilled(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return room[begin : begin + size].reshape(shape)
 
 
-def move_intercept(params: Params, mean: np.ndarray, sign: float) -> Params:
-    """`b + sign * mean . w` of a linear model, in float64; leading axes stay."""
+class Means(NamedTuple):
+    """What is taken off where an intercept makes up for it.
+
+    Attributes:
+      X: [p] off the columns.
+      y: [k] float64, off the targets of squared error, which else are rounded in units
+        of their mean; 0 of other losses.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+
+
+def means_of(problem: Problem, data: Data, weights: np.ndarray) -> Means:
+    """Weighted means; those of y without the offset."""
+    level = np.zeros(data.y.shape[1])
+    if is_squared(problem.loss):
+        y = np.asarray(data.y, float)
+        if data.offset is not None:
+            y = y - np.asarray(data.offset)
+        level = weights @ y / weights.sum(dtype=float)
+    return Means(column_means(np.asarray(data.X), weights), level)
+
+
+def move_intercept(params: Params, means: Means, sign: float) -> Params:
+    """`b + sign * (means.X . w - means.y)`, in float64; leading axes stay."""
     layer = params[0]
-    shift = np.einsum("p,...pk->...k", mean, np.asarray(layer["w"], float))
+    shift = np.einsum("p,...pk->...k", means.X, np.asarray(layer["w"], float)) - means.y
     b = (np.asarray(layer["b"], float) + sign * shift).astype(layer["b"].dtype)
     return ({**layer, "b": b},)
 

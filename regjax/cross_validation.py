@@ -191,7 +191,7 @@ def cross_validate(
         index_1se=within,
         measure=measure,
         folds=number,
-        out_of_fold=eta,
+        out_of_fold=held_out.uncentred(task, eta),
         path=path.replace(chosen=chosen),
     )
 

@@ -26,8 +26,8 @@ class Ground(NamedTuple):
     """What all sweeps of one `fit_path` share.
 
     Attributes:
-      data: as solved: columns centred where an intercept takes the means up.
-      mean: [p] what was taken off the columns; None: nothing.
+      data: as solved: centred where an intercept takes the means up.
+      mean: what was taken off; None: nothing.
       own: [seeds, ...] the model's own starts; the null model where it is known.
       start: what was measured at the first of them.
       starts: [seeds, ...] those that are used.
@@ -37,7 +37,7 @@ class Ground(NamedTuple):
     """
 
     data: Data
-    mean: np.ndarray | None
+    mean: conditioning.Means | None
     own: Params
     start: grids.Start
     starts: Params
@@ -65,7 +65,7 @@ def find_ground(
       init: params to start from, or None.
       key: of the starts.
       seeds: how many of them.
-      centred: whether to centre columns where an intercept takes the means up.
+      centred: whether to centre where an intercept takes the means up.
       few_rows: tolerance of the gap, if rows may be exchanged for fewer of the same
         moments; None: they may not.
 
@@ -84,7 +84,7 @@ def find_ground(
     convex, mean = grids.has_null_model(problem), None
     intercept = has_intercept(problem.model) and not chosen[0]["b"]
     if convex and centred and intercept:
-        mean = conditioning.column_means(np.asarray(data.X), weights)
+        mean = conditioning.means_of(problem, data, weights)
         if given is not None:
             given = conditioning.move_intercept(given, mean, 1.0)
     few_rows = few_rows if convex and moments.pay(problem, data) else None
@@ -129,21 +129,24 @@ def _conditioned(
     problem: Problem,
     data: Data,
     weights: np.ndarray,
-    mean: np.ndarray | None,
+    mean: conditioning.Means | None,
     convex: bool,
     few_rows: float | None,
 ) -> tuple[Data, np.ndarray, np.ndarray | None]:
     """Rows as solved, on the device; their weights; mean squares of linear columns."""
+    center = None if mean is None else mean.X
+    if mean is not None and np.any(mean.y):
+        data = data._replace(y=(np.asarray(data.y) - mean.y).astype(data.X.dtype))
     if few_rows is not None:
-        data, weights = moments.fewer_rows(data, weights, mean, few_rows)
-    elif mean is not None:
+        data, weights = moments.fewer_rows(data, weights, center, few_rows)
+    elif center is not None:
         centred = conditioning.unfilled(data.X.shape, data.X.dtype)
-        data = data._replace(X=np.subtract(data.X, mean, out=centred))
+        data = data._replace(X=np.subtract(data.X, center, out=centred))
     X, squares = np.asarray(data.X), None
     if convex and is_linear(problem.model):
         squares = conditioning.mean_squares(X, weights / weights.sum(dtype=float))
-        if mean is not None:
-            X, squares = conditioning.without_residue(X, squares, mean)
+        if center is not None:
+            X, squares = conditioning.without_residue(X, squares, center)
     data = jax.device_put(data._replace(X=conditioning.shareable(X)))
     if convex:
         data = conditioning.with_turned(problem, data)

@@ -25,7 +25,7 @@ def as_given(task: Task, X: Any, offset: Any, weights: np.ndarray) -> Data:
     if task.center is not None:
         own = (own - task.center) / task.scale
     if ground.mean is not None:
-        own = own - ground.mean
+        own = own - ground.mean.X
     rows = data._replace(X=data.X.copy())
     rows.X[none] = own
     if data.offset is not None:
@@ -53,6 +53,12 @@ def out_of_fold(
         found = np.asarray(trees.jitted(_etas, model, own, held))
         eta[:, :, rows] = found[:, :, :many]
     return eta
+
+
+def uncentred(task: Task, eta: np.ndarray) -> np.ndarray:
+    """Eta beside y as it was given, of that beside y as solved."""
+    mean = task.ground.mean
+    return eta if mean is None else (eta + mean.y).astype(eta.dtype)
 
 
 def _etas(model: Model, params: Params, data: Data) -> Array:

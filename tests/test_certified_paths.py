@@ -142,6 +142,28 @@ def test_units_of_y_make_nothing_degenerate(unit):
     assert rj.fit(this, X, flat, 0.1 * unit).status == rj.Status.degenerate
 
 
+@pytest.mark.parametrize("shape", [(40, 3), (500, 3), (20, 2000)])
+@pytest.mark.parametrize("offset", [None, 100.0])
+def test_a_large_mean_of_y_costs_no_digits(shape, offset):
+    """Kelvins, years: float32 is proved as if y were centred, by all three ways."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal(shape).astype(np.float32)
+    y = (X[:, :2] @ [6.0, -5.0] + 4 * rng.standard_normal(len(X))).astype(np.float32)
+    this = problem("diabetes", rj.penalties.l1(), shape[1], 1)
+    given = {"offset": None if offset is None else np.full(len(y), offset, np.float32)}
+    far, level = y + np.float32(2000), 2000 - (offset or 0)
+    near, path = rj.fit_path(this, X, y, 10), rj.fit_path(this, X, far, 10, **given)
+    assert np.all(path.status == rj.Status.converged)
+    np.testing.assert_allclose(path.lams, near.lams, rtol=1e-3)
+    room = path.gap + near.gap + 1e-3 * near.objective
+    assert np.all(np.abs(path.objective - near.objective) <= room)
+    b = near.params[0]["b"]
+    np.testing.assert_allclose(path.params[0]["b"] - level, b, atol=0.05)
+    cv = rj.cross_validate(this, X, far, folds=4, lams=path.lams, **given)
+    errors = np.mean((cv.out_of_fold[:, 0, :, 0] - far) ** 2, axis=1)
+    np.testing.assert_allclose(cv.mean, errors, rtol=1e-3)
+
+
 @pytest.mark.parametrize("name", ["diabetes", "breast_cancer", "counts"])
 @pytest.mark.parametrize("mean", [1e4, 3e5])
 def test_the_rounding_of_an_intercept_beside_large_means_is_in_the_gap(name, mean, x64):
