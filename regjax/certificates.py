@@ -167,7 +167,8 @@ def refit(
         hessian = moves.hessian(problem.loss, kept, data.y, shares) + jnp.diag(ridge)
         pushed = here - slope / (jnp.diagonal(hessian) + TINY)
         active = inside(now.params, pushed) != here
-        k = 1 if moves.columns is None else now.eta.shape[1]
+        alike = problem.loss.balanced and moves.columns is not None
+        k = now.eta.shape[1] if alike else 1
         there = inside(now.params, here + _newton(hessian, slope, active, k))
         eta = now.eta + moves.forward(there - here, now.eta.shape[1])
         new = look_at(problem, data, shares, block.put(now.params, there), eta)
@@ -182,8 +183,8 @@ def refit(
 def _newton(hessian: Array, slope: Array, active: Array, k: int) -> Array:
     """The Newton step of the active coordinates, 0 in the others.
 
-    Columns are scaled, so that their units are of no account: the k outputs of each
-    alike, so that intercepts that sum to 0 still do.
+    Columns are scaled, so that their units are of no account: of softmax the k outputs
+    of each alike, so that intercepts that sum to 0 still do.
     """
     squares = jnp.diagonal(hessian).reshape(-1, k)
     squares = jnp.broadcast_to(jnp.mean(squares, axis=1)[:, None], squares.shape)

@@ -58,7 +58,8 @@ def null_model(
     if not all(jax.tree.leaves(objective.penalised(problem, params))):
         if data.offset is not None:  # start where the loss is not saturated
             eta = eta - np.sum(shares[:, None] * np.asarray(data.offset), axis=0)
-        eta = newton(_constant_loss, eta, args, eta.size)
+        k = eta.size if problem.loss.balanced else 1
+        eta = newton(_constant_loss, eta, args, k)
     return float(trees.jitted(_constant_loss, eta, *args)), eta
 
 
@@ -92,8 +93,10 @@ def null_params(
     zero = jax.tree.map(np.zeros_like, params)
     block = Block(free, objective.penalised(problem, params))  # pyright: ignore
     args = (block, zero, problem, data, shares)
-    k = data.y.shape[1] if free.size % data.y.shape[1] == 0 else 1
-    values = newton(_free_loss, np.zeros(free.size, data.X.dtype), args, k)
+    k = data.y.shape[1]
+    alike = problem.loss.balanced and free.size % k == 0
+    begun = np.zeros(free.size, data.X.dtype)
+    values = newton(_free_loss, begun, args, k if alike else 1)
     return trees.fetched(block.put(zero, values))
 
 
@@ -123,7 +126,7 @@ def newton(
       fn: module-level, [q] -> [].
       start: [q].
       args: what fn takes besides.
-      k: how many neighbours are outputs of the same column.
+      k: how many neighbours are outputs of one column, to be scaled alike.
       most: iterations.
 
     Returns:
@@ -156,7 +159,7 @@ def _newton_direction(slope: Any, hessian: Any, k: int, eps: float) -> np.ndarra
     """Of a Hessian whose columns are scaled, so that their units are of no account.
 
     The common shift of softmax intercepts is a flat direction; a little on the diagonal
-    bends the way there, not where it ends. The k outputs of a column are scaled alike,
+    bends the way there, not where it ends. Its k outputs of a column are scaled alike,
     so that intercepts that sum to 0 still do.
     """
     squares = np.repeat(np.diagonal(hessian).reshape(-1, k).mean(axis=1), k)
