@@ -90,14 +90,14 @@ def _uncentred(task: Any, params: Params, info: Info) -> tuple[Params, Info]:
 
 def _mark_degenerate(info: Info, problem: Problem, ground: Ground) -> Info:
     """Where the null model is perfect already, to rounding."""
-    eps = 8 * float(np.finfo(info.loss.dtype).eps)
-    rounding = eps * (1 + abs(ground.null))
+    eps = float(np.finfo(info.loss.dtype).eps)
+    rounding = 8 * eps * (1 + abs(ground.null))
     if is_squared(problem.loss):  # whatever the units of y
         y, offset = np.asarray(ground.data.y, float), ground.data.offset
-        largest = np.max(np.abs(y if offset is None else y - np.asarray(offset)))
+        largest = np.abs(y if offset is None else y - np.asarray(offset)).max(axis=0)
         if ground.mean is not None:
-            largest += np.max(np.abs(ground.mean.y))
-        rounding = max(eps * abs(ground.null), 0.5 * y.shape[1] * (eps * largest) ** 2)
+            largest += np.abs(ground.mean.y)
+        rounding = 0.5 * np.sum((eps * largest) ** 2)
     if ground.null - ground.saturated > rounding:
         return info
     degenerate = np.int32(Status.degenerate)

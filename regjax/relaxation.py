@@ -27,7 +27,7 @@ from regjax import (
 )
 from regjax.models import has_intercept
 from regjax.names import number
-from regjax.penalties.extent import is_bounded
+from regjax.penalties.extent import is_bounded, with_bounds_times
 from regjax.results import Path
 from regjax.task import DIRECTIONS, Task, prepare
 from regjax.types import Array, Data, Lane, Method, Params, Penalty, Problem
@@ -155,12 +155,14 @@ def _refit(task: Task, path: Path, starts: Params, gamma: float) -> Any:
         starts,
     )
     lams = np.repeat(np.asarray(path.lams, float), path.seeds)
-    penalty = frozen(task.problem.penalty, supports, lams, gamma)
-    problem, ground = task.problem._replace(penalty=penalty), task.ground
+    penalty, ground = task.problem.penalty, task.ground
     data, scale = ground.data._replace(aid=None, XT=None), None
-    if _scales(task.problem):
+    if gamma == 0 and _scales(task.problem):
         data, scale = _scaled(data, np.asarray(ground.lane.weights))
         starts = _times(starts, scale)
+        penalty = with_bounds_times(penalty, scale)
+    penalty = frozen(penalty, supports, lams, gamma)
+    problem = task.problem._replace(penalty=penalty)
     which = np.arange(count)
     lane: Lane = ground.lane._replace(
         lam=which.astype(data.X.dtype), seed=which, fold=np.zeros(count, int)
@@ -168,14 +170,20 @@ def _refit(task: Task, path: Path, starts: Params, gamma: float) -> Any:
     chains = [which[i : i + 1] for i in range(count)]
     params, info = sweep.run_lanes(task, problem, data, lane, starts, chains)
     if scale is not None:
-        params = _times(params, 1 / scale)
+        params = _within_bounds(task.problem.penalty, _times(params, 1 / scale))
     return assembly.unflatten(params, info, len(path), (path.seeds,))
 
 
+def _within_bounds(penalty: Penalty, params: Params) -> Params:
+    """Params [N, ...]; they may be out by rounding."""
+    if not is_bounded(penalty):
+        return params
+    return trees.fetched(jax.vmap(lambda one: penalty.prox(one, 0.0, 0.0))(params))
+
+
 def _scales(problem: Problem) -> bool:
-    """Whether columns may be scaled: nothing but the loss sees the weights."""
-    alone = problem.ridge == 0 and not is_bounded(problem.penalty)
-    return has_intercept(problem.model) and alone
+    """Whether columns may be scaled: only the loss and bounds see the weights."""
+    return has_intercept(problem.model) and problem.ridge == 0
 
 
 def _scaled(data: Data, weights: np.ndarray) -> tuple[Data, np.ndarray]:
@@ -237,7 +245,7 @@ def _prox(penalty, supports, lams, gamma, params, lam: Array, step: Any) -> Para
 def _blend(task: Task, path: Path, refit: Path, gamma: float) -> Path:
     """Params between those of the path and of the refit, measured once more."""
     params = jax.tree.map(
-        lambda a, b: (gamma * a + (1 - gamma) * b).astype(b.dtype),
+        lambda a, b: (b + gamma * (a - b)).astype(b.dtype),  # exact where they agree
         path.params,
         refit.params,
     )

@@ -142,6 +142,20 @@ def test_units_of_y_make_nothing_degenerate(unit):
     assert rj.fit(this, X, flat, 0.1 * unit).status == rj.Status.degenerate
 
 
+def test_outputs_of_different_size_do_not_hinder_each_other():
+    """One intercept's curvature is a million times the other's; one y is constant."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((200, 6)).astype(np.float32)
+    rates = np.exp(0.2 * X[:, :1]) * [1e3, 0.03]
+    y = rng.poisson(rates).astype(np.float32)
+    path = rj.fit_path(problem("counts", rj.penalties.l1(), 6, 2), X, y, 8)
+    assert np.all(path.status == rj.Status.converged)
+    signal = X[:, 0] + 0.5 * rng.standard_normal(200)
+    y = np.stack([np.full(200, 3e6), 2 * signal], axis=1).astype(np.float32)
+    path = rj.fit_path(problem("diabetes", rj.penalties.l1(), 6, 2), X, y, 8)
+    assert np.all(path.status == rj.Status.converged)
+
+
 @pytest.mark.parametrize("shape", [(40, 3), (500, 3), (20, 2000)])
 @pytest.mark.parametrize("offset", [None, 100.0])
 def test_a_large_mean_of_y_costs_no_digits(shape, offset):

@@ -87,6 +87,25 @@ def test_a_refit_stays_within_bounds(standardize, x64):
     assert np.all((half >= -0.5) & (half <= 0.6))
 
 
+@pytest.mark.parametrize("high", [0.6, np.inf])
+def test_a_bounded_refit_of_raw_columns_is_as_good_as_of_scaled_ones(high):
+    rng = np.random.default_rng(0)
+    X = (rng.standard_normal((100, 6)) * [0.1, 1, 10, 100, 1e3, 1]).astype(np.float32)
+    y = (X / X.std(0)) @ [1.0, 0.5, 1.0, 0.3, 0.7, 0.4] + rng.standard_normal(100)
+    y = y.astype(np.float32)
+    problem = lasso()._replace(penalty=rj.penalties.l1(bounds=(0, high)))
+    path = rj.fit_path(problem, X, y, [1.0, 0.1, 0.01])
+    relaxed = rj.relax(problem, path, X, y)
+    assert np.all(relaxed.status == rj.Status.converged)
+    for i in range(3):
+        w = relaxed.params[0]["w"][i, :, 0]
+        used = path.params[0]["w"][i, :, 0] != 0
+        Z = (X - X.mean(0, dtype=float))[:, used]
+        best = lsq_linear(Z, y - y.mean(dtype=float), (0, high), tol=1e-14)
+        np.testing.assert_allclose(relaxed.loss[i], best.cost / 100, rtol=1e-4)
+        assert np.all((w >= 0) & (w <= np.float32(high)))
+
+
 def test_gamma_blends_the_params_of_a_linear_model(x64):
     X, y = data()
     y = (y > y.mean()).astype(int)

@@ -122,6 +122,18 @@ def is_bounded(penalty: Penalty) -> bool:
     return any(isinstance(part, Extent) and part.bounded for part in parts)
 
 
+def with_bounds_times(penalty: Penalty, scale: np.ndarray) -> Penalty:
+    """A penalty whose bounds are multiplied by scale, [p]."""
+
+    def one(part: Any) -> Any:
+        if not (isinstance(part, Extent) and part.bounded):
+            return part
+        return part._replace(low=part.low * scale, high=part.high * scale)
+
+    bare = penalty._replace(config=None)
+    return jax.tree.map(one, bare, is_leaf=lambda part: isinstance(part, Extent))
+
+
 def aligned(numbers: Any, w: Array) -> Array:
     """[] or [p] as [p, 1, ...] beside w [p, ...]."""
     numbers = jnp.asarray(numbers, w.dtype)
