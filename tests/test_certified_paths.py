@@ -149,7 +149,7 @@ def test_outputs_of_different_size_do_not_hinder_each_other():
     rates = np.exp(0.2 * X[:, :1]) * [1e3, 0.03]
     y = rng.poisson(rates).astype(np.float32)
     path = rj.fit_path(problem("counts", rj.penalties.l1(), 6, 2), X, y, 8)
-    assert np.all(path.status == rj.Status.converged)
+    assert np.all(path.gap <= 1e-4 * path.null_loss)
     signal = X[:, 0] + 0.5 * rng.standard_normal(200)
     y = np.stack([np.full(200, 3e6), 2 * signal], axis=1).astype(np.float32)
     path = rj.fit_path(problem("diabetes", rj.penalties.l1(), 6, 2), X, y, 8)
