@@ -58,7 +58,9 @@ def out_of_fold(
 def uncentred(task: Task, eta: np.ndarray) -> np.ndarray:
     """Eta beside y as it was given, of that beside y as solved."""
     mean = task.ground.mean
-    return eta if mean is None else (eta + mean.y).astype(eta.dtype)
+    if mean is None or not np.any(mean.y):
+        return eta
+    return (eta + mean.y).astype(eta.dtype)
 
 
 def _etas(model: Model, params: Params, data: Data) -> Array:

@@ -149,15 +149,14 @@ def _starts(task: Task, path: Path) -> Params:
 def _refit(task: Task, path: Path, starts: Params, gamma: float) -> Any:
     """`(params, info, finished)` as of `sweep.solve`, without its folds."""
     count = len(path) * path.seeds
+    chosen = objective.penalised(task.problem, jax.tree.map(lambda a: a[0], starts))
     supports = jax.tree.map(
-        lambda on, w: w != 0 if on else np.ones_like(w, bool),
-        objective.penalised(task.problem, jax.tree.map(lambda a: a[0], starts)),
-        starts,
+        lambda on, w: w != 0 if on else np.ones_like(w, bool), chosen, starts
     )
     lams = np.repeat(np.asarray(path.lams, float), path.seeds)
     penalty, ground = task.problem.penalty, task.ground
     data, scale = ground.data._replace(aid=None, XT=None), None
-    if gamma == 0 and _scales(task.problem):
+    if gamma == 0 and _scales(task.problem, chosen):
         data, scale = _scaled(data, np.asarray(ground.lane.weights))
         starts = _times(starts, scale)
         penalty = with_bounds_times(penalty, scale)
@@ -181,9 +180,11 @@ def _within_bounds(penalty: Penalty, params: Params) -> Params:
     return trees.fetched(jax.vmap(lambda one: penalty.prox(one, 0.0, 0.0))(params))
 
 
-def _scales(problem: Problem) -> bool:
-    """Whether columns may be scaled: only the loss and bounds see the weights."""
-    return has_intercept(problem.model) and problem.ridge == 0
+def _scales(problem: Problem, chosen: Params) -> bool:
+    """Whether columns may be scaled: only the loss, and their bounds, see weights."""
+    if not (has_intercept(problem.model) and problem.ridge == 0):
+        return False
+    return not (chosen[0]["b"] and is_bounded(problem.penalty))
 
 
 def _scaled(data: Data, weights: np.ndarray) -> tuple[Data, np.ndarray]:

@@ -143,7 +143,7 @@ def test_units_of_y_make_nothing_degenerate(unit):
 
 
 def test_outputs_of_different_size_do_not_hinder_each_other():
-    """One intercept's curvature is a million times the other's; one y is constant."""
+    """One count is 30,000 times the other on average; one y is constant."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((200, 6)).astype(np.float32)
     rates = np.exp(0.2 * X[:, :1]) * [1e3, 0.03]

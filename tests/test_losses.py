@@ -105,7 +105,7 @@ def test_the_value_is_its_closed_form(name, x64):
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 100, 10**4, 10**7])
 @pytest.mark.parametrize("off", [0.0, 1e-3, -0.099, 0.101, 2.0])
 def test_large_counts_cost_poisson_no_digits(count, off, x64):
-    """Against sums of logarithms, and of 30 digits where those cancel."""
+    """Against decimals of 40 digits."""
     with localcontext() as context:
         context.prec = 40
         eta = np.log(max(count, 0.5)) + off

@@ -87,6 +87,21 @@ def test_a_refit_stays_within_bounds(standardize, x64):
     assert np.all((half >= -0.5) & (half <= 0.6))
 
 
+def test_bounds_of_an_intercept_hold_in_a_refit(x64):
+    """Where the penalty has it too; columns are then not scaled."""
+    X, y = data()
+    X = X - X.mean(0)
+    penalty = rj.penalties.l1(bounds=(-0.5, 0.6), where=".*")
+    problem = lasso()._replace(penalty=penalty)
+    path = rj.fit_path(problem, X, y, [0.05])
+    relaxed = rj.relax(problem, path, X, y)
+    used = path.params[0]["w"][0, :, 0] != 0
+    Z = np.column_stack([np.ones(80), X[:, used]])
+    best = lsq_linear(Z, y, (-0.5, 0.6), tol=1e-14)
+    np.testing.assert_allclose(relaxed.params[0]["b"][0, 0], best.x[0], atol=1e-5)
+    np.testing.assert_allclose(relaxed.loss[0], best.cost / 80, rtol=1e-6)
+
+
 @pytest.mark.parametrize("high", [0.6, np.inf])
 def test_a_bounded_refit_of_raw_columns_is_as_good_as_of_scaled_ones(high):
     rng = np.random.default_rng(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -107,31 +108,36 @@ class Extent(NamedTuple):
 
 def of_inputs(penalty: Penalty, rows: np.ndarray) -> Penalty:
     """A penalty that is `by_input`, of the inputs [m] only."""
-    return jax.tree.map(
-        lambda part: part.at(rows) if isinstance(part, Extent) else part,
-        penalty._replace(config=None),
-        is_leaf=lambda part: isinstance(part, Extent),
-    )
-
-
-def is_bounded(penalty: Penalty) -> bool:
-    """Whether any part of it has bounds."""
-    parts = jax.tree.leaves(
-        penalty._replace(config=None), is_leaf=lambda part: isinstance(part, Extent)
-    )
-    return any(isinstance(part, Extent) and part.bounded for part in parts)
+    return _with_extents(penalty, lambda extent: extent.at(rows))
 
 
 def with_bounds_times(penalty: Penalty, scale: np.ndarray) -> Penalty:
     """A penalty whose bounds are multiplied by scale, [p]."""
 
-    def one(part: Any) -> Any:
-        if not (isinstance(part, Extent) and part.bounded):
-            return part
-        return part._replace(low=part.low * scale, high=part.high * scale)
+    def one(extent: Extent) -> Extent:
+        if not extent.bounded:
+            return extent
+        return extent._replace(low=extent.low * scale, high=extent.high * scale)
 
-    bare = penalty._replace(config=None)
-    return jax.tree.map(one, bare, is_leaf=lambda part: isinstance(part, Extent))
+    return _with_extents(penalty, one)
+
+
+def is_bounded(penalty: Penalty) -> bool:
+    """Whether any part of it has bounds."""
+    parts = jax.tree.leaves(penalty._replace(config=None), is_leaf=_is_extent)
+    return any(_is_extent(part) and part.bounded for part in parts)
+
+
+def _with_extents(penalty: Penalty, change: Callable[[Extent], Extent]) -> Penalty:
+    return jax.tree.map(
+        lambda part: change(part) if _is_extent(part) else part,
+        penalty._replace(config=None),
+        is_leaf=_is_extent,
+    )
+
+
+def _is_extent(part: Any) -> bool:
+    return isinstance(part, Extent)
 
 
 def aligned(numbers: Any, w: Array) -> Array:
