@@ -156,8 +156,9 @@ def test_outputs_of_different_size_do_not_hinder_each_other():
     assert np.all(path.status == rj.Status.converged)
 
 
-@pytest.mark.parametrize("shape", [(40, 3), (500, 3), (20, 2000)])
-@pytest.mark.parametrize("offset", [None, 100.0])
+@pytest.mark.parametrize(
+    "shape, offset", [((40, 3), None), ((500, 3), 100.0), ((20, 2000), None)]
+)
 def test_a_large_mean_of_y_costs_no_digits(shape, offset):
     """Kelvins, years: float32 is proved as if y were centred, by all three ways."""
     rng = np.random.default_rng(0)
@@ -225,10 +226,10 @@ def powers(ages, count):
 @pytest.mark.parametrize(
     "free",
     [
-        lambda rng: rng.standard_normal((60, 2)) * [1, 1e5],
+        lambda rng: rng.standard_normal((60, 3)) * [1, 1e-2, 1e5],
         lambda rng: powers(rng.uniform(20, 80, 60), 3),
     ],
-    ids=["two sizes", "powers of an age"],
+    ids=["three sizes", "powers of an age"],
 )
 @pytest.mark.parametrize("loss", ["diabetes", "breast_cancer"])
 def test_unpenalised_columns_of_any_size(free, loss, x64):
@@ -321,8 +322,7 @@ def test_x_turned_is_kept_where_it_pays(monkeypatch):
     assert kept(4000, 300, 1) and kept(4000, 300, 10) and not kept(10**6, 300, 1)
 
 
-@pytest.mark.parametrize("name", ["wine", "diabetes"])
-@pytest.mark.parametrize("factor", [1e3, np.nan])
+@pytest.mark.parametrize("name, factor", [("wine", 1e3), ("diabetes", np.nan)])
 def test_a_bad_guess_of_the_next_lam_is_undone(x64, monkeypatch, name, factor):
     """Where the steps of a lam begin is a guess; by slots and by the Gram matrix."""
     X, y, k = load(name)

@@ -61,7 +61,7 @@ def paths(name, dtype, monkeypatch, **more):
 @pytest.mark.parametrize("name", CASES)
 def test_the_path_is_that_by_slots(name, monkeypatch):
     path, plain, left = paths(name, np.float32, monkeypatch)
-    assert left < 40
+    assert left == 0  # of so few inputs: there is no second program to compile
     assert np.all(path.status == rj.Status.converged)
     room = 1e-5 * path.null_loss
     assert np.all(path.gap <= room)

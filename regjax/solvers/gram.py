@@ -18,7 +18,7 @@ MOST_INPUTS = 1024
 MOST_LANES = 4096  # of a program that Ctrl-C has to wait for
 ROUNDS, ROUNDS_A_LAM = 24, 3  # of a chain, before it is left to the engine
 WIDTH = 8  # of chains side by side
-CHEAP, MOST_ROUNDS_A_LAM = 2**18, 48  # rounds of small matrices cost next to nothing
+CHEAP, MOST_ROUNDS_A_LAM = 2**27, 480  # of few inputs, less than a second program
 
 
 def applies(method: Method, problem: Problem, data: Data, lanes: Lane) -> bool:
@@ -48,5 +48,6 @@ def _matrix(X: Array, weights: Array) -> Array:
 
 def limits(data: Data) -> Limits:
     """Beyond which a chain is left to the engine."""
-    each = min(CHEAP // data.X.shape[1] ** 2, MOST_ROUNDS_A_LAM)
-    return Limits(ROUNDS, max(each, ROUNDS_A_LAM), WIDTH)
+    each = min(CHEAP // data.X.shape[1] ** 3, MOST_ROUNDS_A_LAM)
+    each = max(each, ROUNDS_A_LAM)
+    return Limits(ROUNDS + each, each, WIDTH)
