@@ -68,17 +68,19 @@ def _uncentred(task: Any, params: Params, info: Info) -> tuple[Params, Info]:
 
     Beside means of 1e5 an intercept of float32 is rounded by .01, which the gap, taken
     of centred columns, knows nothing about. From a fitted intercept the loss rises by
-    half its curvature times the square.
+    half its curvature times the square; without a bound on the curvature, as an
+    exponential does.
     """
     ground, problem = task.ground, task.problem
     raw = conditioning.move_intercept(params, ground.mean, -1.0)
     back = conditioning.move_intercept(raw, ground.mean, 1.0)
-    off = np.asarray(back[0]["b"], float) - params[0]["b"]
+    off = np.abs(np.asarray(back[0]["b"], float) - params[0]["b"])
+    rise = np.expm1(off) - off if problem.loss.curvature is None else 0.5 * off**2
     start = jax.tree.map(lambda a: a[0], ground.own)
     weights = np.asarray(ground.lane.weights)
     shares = weights / weights.sum()
     curvature = conditioning.curvature_of(problem, start, ground.data, shares)
-    cost = (0.5 * curvature * np.sum(off**2, axis=-1)).astype(info.gap.dtype)
+    cost = (curvature * np.sum(rise, axis=-1)).astype(info.gap.dtype)
     names = "gap", "loss", "objective"
     found = info._replace(**{name: getattr(info, name) + cost for name in names})
     tol = tolerance(task.solver.tol, info.gap.dtype) * ground.null

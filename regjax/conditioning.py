@@ -40,31 +40,20 @@ def is_certifiable(problem: Problem) -> bool:
 
 
 def column_means(X: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """What to take off the columns, [p] in the dtype of X: their weighted means."""
+    """What to take off the columns, [p] in the dtype of X: their weighted means.
+
+    Of a constant column it is the constant, so that nothing is left of it.
+    """
     share = (weights / weights.sum(dtype=float)).astype(X.dtype)
-    total = np.zeros(X.shape[1])
+    total, constant = np.zeros(X.shape[1]), np.arange(X.shape[1])
     for rows in blocks(X):
         total += share[rows] @ X[rows]
-    return total.astype(X.dtype)
-
-
-def without_residue(
-    X: np.ndarray, squares: np.ndarray, mean: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """0 where columns hold only what rounding left of their mean.
-
-    Args:
-      X: [n, p], the mean taken off.
-      squares: [p] mean squares.
-      mean: [p].
-
-    Returns:
-      `(X, squares)`.
-    """
-    constant = np.sqrt(squares) <= 10 * np.finfo(X.dtype).eps * np.abs(mean)
-    if not constant.any():
-        return X, squares
-    return np.where(constant, X.dtype.type(0), X), np.where(constant, 0.0, squares)
+        if constant.size:
+            same = np.all(X[rows][:, constant] == X[0, constant], axis=0)
+            constant = constant[same]
+    mean = total.astype(X.dtype)
+    mean[constant] = X[0, constant]
+    return mean
 
 
 def mean_squares(X: np.ndarray, shares: np.ndarray) -> np.ndarray:

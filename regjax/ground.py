@@ -145,8 +145,6 @@ def _conditioned(
     X, squares = np.asarray(data.X), None
     if convex and is_linear(problem.model):
         squares = conditioning.mean_squares(X, weights / weights.sum(dtype=float))
-        if center is not None:
-            X, squares = conditioning.without_residue(X, squares, center)
     data = jax.device_put(data._replace(X=conditioning.shareable(X)))
     if convex:
         data = conditioning.with_turned(problem, data)

@@ -261,15 +261,18 @@ def standardisation(
 ) -> tuple[Any, Any]:
     """Weighted column means and standard deviations (1/S), [p] each.
 
-    In float64. A column without spread has scale 1. Of a linear model without
-    intercept the means are 0: it could not make up for them, and glmnet leaves them.
+    In float64. A column that is constant, to the rounding of its dtype, has scale 1. Of
+    a linear model without intercept the means are 0: it could not make up for them,
+    and glmnet leaves them.
     """
     wide, share = X.astype(float), weights.astype(float) / weights.sum(dtype=float)
     share = share.reshape(-1, *[1] * (X.ndim - 1))
     center = (share * wide).sum(0)
     scale = np.sqrt((share * (wide - center) ** 2).sum(0))
-    tiny = 10 * np.finfo(X.dtype).eps * np.abs(center)
-    scale = np.where(scale > tiny, scale, 1.0)
+    scale = np.where(scale > 2 * np.finfo(X.dtype).eps * np.abs(center), scale, 1.0)
+    first = wide[np.argmax(weights > 0)]
+    constant = np.all((wide == first) | (share == 0), axis=0)
+    center, scale = np.where(constant, [first, np.ones_like(scale)], [center, scale])
     kept = models.is_linear(model) and not models.has_intercept(model)
     return np.zeros_like(center) if kept else center, scale
 
