@@ -172,7 +172,7 @@ def refit(
         there = inside(now.params, here + _newton(hessian, slope, active, k))
         eta = now.eta + moves.forward(there - here, now.eta.shape[1])
         new = look_at(problem, data, shares, block.put(now.params, there), eta)
-        before, after = (jnp.sum(a.losses) for a in (now, new))
+        before, after = (trees.total(a.losses) for a in (now, new))
         bent = 0.5 * jnp.sum(ridge * (there**2 - here**2))
         slack = 4 * jnp.finfo(eta.dtype).eps * jnp.abs(before)
         return trees.where(after + bent <= before + slack, new, now)  # False for NaN
@@ -210,9 +210,9 @@ def certificate(
     grad = pull_back(problem.model, params, data, slopes)
     ridge, ridge_grad = jax.value_and_grad(objective.ridge, argnums=1)(problem, params)
     grad = jax.tree.map(jnp.add, grad, ridge_grad)
-    data_loss, omega = jnp.sum(losses), penalty.value(params, lam)
+    data_loss, omega = trees.total(losses), penalty.value(params, lam)
     eps = jnp.finfo(eta.dtype).eps
-    turnover = jnp.sum(jnp.abs(losses)) + jnp.vdot(jnp.abs(slopes), jnp.abs(eta))
+    turnover = trees.total(jnp.abs(losses)) + trees.total(jnp.abs(slopes * eta))
     rounding = 2 * eps * (turnover + jnp.abs(omega) + ridge)
 
     # Slopes are mean - y, and the mean is that of an eta that is rounded itself.

@@ -44,7 +44,7 @@ class Moves(NamedTuple):
         """Slopes [n, k] in the free coordinates, [q]."""
         if self.columns is not None:
             if self.columns.shape[1] == 1:  # a product would depend on the slot
-                return jnp.sum(self.columns * slopes, axis=0)
+                return jnp.sum(trees.apart(self.columns * slopes), axis=0)
             return (self.columns.T @ slopes).reshape(-1)
         return jnp.einsum("qnk,nk->q", self.dense, slopes)
 
@@ -65,7 +65,7 @@ class Moves(NamedTuple):
         d, u = loss.hessian(eta, y)  # pyright: ignore
         (n, m), k = self.columns.shape, eta.shape[1]
         if m == 1:  # a product would depend on the slot
-            blocks = jnp.sum(self.columns**2 * (a * d), axis=0)[None, None]
+            blocks = jnp.sum(trees.apart(self.columns**2 * (a * d)), axis=0)[None, None]
         else:
             blocks = jnp.einsum("nj,nl,nc->jlc", self.columns, self.columns, a * d)
         diagonal = jnp.einsum("jlc,ce->jcle", blocks, jnp.eye(k, dtype=eta.dtype))

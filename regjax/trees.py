@@ -130,15 +130,15 @@ def vdot(a: Any, b: Any) -> Any:
 
 def total(a: Any) -> jax.Array:
     """Sum of all numbers."""
-    return jnp.sum(_apart(a))
+    return jnp.sum(apart(a))
 
 
 def largest(a: Any, least: float = 0.0) -> jax.Array:
     """Maximum of `least` and all numbers."""
-    return jnp.max(_apart(a), initial=least)
+    return jnp.max(apart(a), initial=least)
 
 
-def _apart(a: Any) -> jax.Array:
+def apart(a: Any) -> jax.Array:
     """`a`, by a select.
 
     XLA for CPU (jaxlib 0.10) joins a reduction and the arithmetic before it in a loop

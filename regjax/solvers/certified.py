@@ -114,7 +114,7 @@ def _init(setting: Setting, lane: Lane, params: Params) -> State:
     if data.gram is not None:
         grad = _gradient(problem, data, params, slopes)
     found = certificates.Certificate(*[unknown] * 5, grad=grad)
-    found = found._replace(loss=jnp.sum(losses))
+    found = found._replace(loss=trees.total(losses))
     curvature = jnp.asarray(setting.aid.first, lane.lam.dtype)
     before = params, jnp.full_like(lane.lam, jnp.nan)
     return _begun(problem, lane, point, params, found, curvature, before)
@@ -316,7 +316,7 @@ def _runs_away(setting: Setting, lane: Lane, state: State) -> Array:
     farther = problem.penalty.prox(farther, lane.lam, 0.0)  # as far as bounds allow
     moved = linear_predictor(problem.model, farther, data)
     losses, _ = slopes_of(problem.loss, moved, data.y, shares(lane))
-    value = jnp.sum(losses) + objective.ridge(problem, farther)
+    value = trees.total(losses) + objective.ridge(problem, farther)
     here = state.found.objective - state.found.penalty
     # Well below, as rounding may lower it a little where all classes shift alike.
     lower = value < here - 1e-3 * jnp.abs(here)
