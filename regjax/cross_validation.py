@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from regjax import assembly, held_out, inputs, measures, sweep, workers
+from regjax import assembly, conditioning, held_out, measures, sweep, workers
 from regjax import folds as folding
 from regjax.results import Path
 from regjax.table import format_cv
@@ -256,7 +256,8 @@ def _scaling(task: Task, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     model, X = task.problem.model, np.asarray(task.ground.data.X)
     whole = np.zeros(X.shape[1:]), np.ones(X.shape[1:])
-    found = [whole, *(inputs.standardisation(model, X, fold) for fold in weights[1:])]
+    of = conditioning.standardisation
+    found = [whole, *(of(model, X, fold) for fold in weights[1:])]
     center, scale = (
         np.stack(part).astype(X.dtype) for part in zip(*found, strict=True)
     )

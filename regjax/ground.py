@@ -78,7 +78,7 @@ def find_ground(
     drawn = jax.tree.map(lambda a: a.astype(dtype), drawn)
     one = jax.tree.map(lambda a: a[0], drawn)
     if problem.model.config is None:
-        model_checks.check_rows(problem.model, one, np.asarray(data.X))
+        model_checks.check_eta(problem.model, one, np.asarray(data.X))
     chosen = objective.penalised(problem, one)  # an error if `where` matches nothing
     given = None if init is None else inputs.check_init(init, one)
     convex, mean = grids.has_null_model(problem), None

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from regjax import model_checks, models, notices, trees
+from regjax import losses, model_checks, models, notices, trees
 from regjax.names import whole_number
 from regjax.types import Data, Loss, Method, Model, Params, Penalty, Problem
 
@@ -87,8 +87,9 @@ def check_data(
     weights = _weights(sample_weight, X)
     k = model_checks.outputs(problem.model, X)
     target = check_target(problem.loss, X, y, k)
+    model_checks.check_loss(problem.loss, target, k)
     if problem.loss.classes:
-        _two_classes(target[weights > 0])
+        _check_classes(problem, target[weights > 0])
     if offset is not None:
         offset = check_offset(offset, (len(X), k))
     dtype = _dtype({"X": X, "y": y, "sample_weight": sample_weight, "offset": offset})
@@ -256,30 +257,11 @@ def check_chains(chains: Any, lams: int) -> int:
     return min(whole_number("chains", chains), lams)
 
 
-def standardisation(
-    model: Model, X: np.ndarray, weights: np.ndarray
-) -> tuple[Any, Any]:
-    """Weighted column means and standard deviations (1/S), [p] each.
-
-    In float64. A column that is constant, to the rounding of its dtype, has scale 1. Of
-    a linear model without intercept the means are 0: it could not make up for them,
-    and glmnet leaves them.
-    """
-    wide, share = X.astype(float), weights.astype(float) / weights.sum(dtype=float)
-    share = share.reshape(-1, *[1] * (X.ndim - 1))
-    center = (share * wide).sum(0)
-    scale = np.sqrt((share * (wide - center) ** 2).sum(0))
-    scale = np.where(scale > 2 * np.finfo(X.dtype).eps * np.abs(center), scale, 1.0)
-    first = wide[np.argmax(weights > 0)]
-    constant = np.all((wide == first) | (share == 0), axis=0)
-    center, scale = np.where(constant, [first, np.ones_like(scale)], [center, scale])
-    kept = models.is_linear(model) and not models.has_intercept(model)
-    return np.zeros_like(center) if kept else center, scale
-
-
 def _array(name: str, value: Any, wanted: str) -> np.ndarray:
     if hasattr(value, "toarray"):
         raise ValueError(f"{name}: sparse matrices are not supported; use .toarray()")
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name}: {np.ma.count_masked(value)} numbers are masked")
     try:
         array = np.asarray(value)
     except (ValueError, TypeError) as error:
@@ -371,10 +353,19 @@ def _dtype(arrays: dict[str, Any]) -> Any:
     return np.float32
 
 
-def _two_classes(y: np.ndarray) -> None:
-    """Refuse class targets [n, k] that are all of one class."""
-    if np.all(y == y[0]) and np.all((y == 0) | (y == 1)):
+def _check_classes(problem: Problem, y: np.ndarray) -> None:
+    """Refuse class targets [n, k] that are all of one class.
+
+    For a linear model each class must be there: else its intercept has no minimum.
+    """
+    alone = np.all(y == y[0], axis=0) & ((y[0] == 0) | (y[0] == 1))
+    if np.all(alone):
         raise ValueError("y: holds one class only")
+    if models.has_intercept(problem.model) and np.any(alone):
+        i = int(np.argmax(alone))
+        if losses.binary_outputs(problem.loss, len(alone)):
+            raise ValueError(f"y: output {i} holds one class only")
+        raise ValueError(f"y: no row is of class {i}")
 
 
 def _as_columns(y: np.ndarray, k: int) -> np.ndarray:

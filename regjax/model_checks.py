@@ -1,4 +1,4 @@
-"""What a model must be: float params, eta [n, k], and rows that stand alone."""
+"""What a user's own model and loss must be: float params, rows that stand alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jax.tree_util import tree_flatten_with_path
 
 from regjax import trees
 from regjax.models import is_linear
-from regjax.types import Array, Model, Params
+from regjax.types import Array, Loss, Model, Params
 
 # Linen's collection, NNX's type of variable, Haiku's moving averages.
 STATISTICS = re.compile(r"\b(batch_stats|BatchStat|mean_ema|var_ema)\b")
@@ -106,6 +106,13 @@ def _leaves_or_statistics(params: Params) -> list[tuple[str, Any]]:
     return [(trees.key_path(path), leaf) for path, leaf in found]
 
 
+def check_eta(model: Model, params: Params, X: np.ndarray) -> None:
+    """Rows that stand alone, and affine where the model says so; as below."""
+    check_rows(model, params, X)
+    if model.affine:
+        check_affine(model, params, X)
+
+
 def check_rows(model: Model, params: Params, X: np.ndarray) -> None:
     """Refuse a model whose eta of one row depends on another row.
 
@@ -140,6 +147,49 @@ def check_rows(model: Model, params: Params, X: np.ndarray) -> None:
                 "model: the rows depend on each other, as with batch statistics, which "
                 f"would leak held-out rows into every fold; {ADVICE}"
             )
+
+
+def check_affine(model: Model, params: Params, X: np.ndarray) -> None:
+    """Refuse `affine=True` of a model whose eta is no affine function of its params.
+
+    Args:
+      model: that says so, and is not the library's own.
+      params: its start.
+      X: [n, ...] inputs as the model gets them.
+
+    Raises:
+      ValueError: eta halfway between two params is not the mean of theirs, by more
+        than 1e-3 of the largest number in eta.
+    """
+    there = moved(params)
+    halfway = jax.tree.map(lambda a, b: (a + b) / 2, params, there)
+    here, there, halfway = (eta_at(model, p, X[:2]) for p in (params, there, halfway))
+    scale = max(np.abs(here).max(), np.abs(there).max())
+    if np.abs(here + there - 2 * halfway).max() > 1e-3 * scale:
+        raise ValueError("model: affine=True, but eta is not affine in the params")
+
+
+def check_loss(loss: Loss, y: np.ndarray, k: int) -> None:
+    """Refuse a loss of the user's own that does not give one number for every row.
+
+    Raises:
+      ValueError: it is one, or value(eta, y) fails.
+    """
+    if loss.config is not None:
+        return
+    like = [jax.ShapeDtypeStruct(s, np.float32) for s in ((len(y), k), y.shape)]
+    try:
+        shape = np.shape(trees.shape_of(_losses, loss, *like))
+    except Exception as error:
+        raise ValueError(
+            f"loss: value(eta [n, k], y) fails: {_first_line(error)}"
+        ) from error
+    if shape != (len(y),):
+        raise ValueError(f"loss: value must give [n] = [{len(y)}], got {list(shape)}")
+
+
+def _losses(loss: Loss, eta: Array, y: Array) -> Array:
+    return loss.value(eta, y)
 
 
 def moved(params: Params) -> Params:

@@ -141,8 +141,11 @@ class Path:
         """A path of some of the lams, by a slice or an index array.
 
         It knows `lam="min"` and `"1se"` if these are among them.
+
+        Raises:
+          ValueError: no lam is left, or they do not descend.
         """
-        lams = self.lams[which]
+        lams = prediction.check_taken(self.lams[which])
         chosen = {name: lam for name, lam in self.chosen.items() if lam in lams}
         return self._mapped(lambda a: a[which], lams=lams, chosen=chosen)
 
@@ -330,8 +333,8 @@ class Path:
         return self.problem
 
     def _inputs(self, X: Any) -> jax.Array:
-        X = inputs.check_inputs(X)
-        dtype = self.lams.dtype
+        prediction.check_names(X, self.feature_names)
+        X, dtype = inputs.check_inputs(X), self.lams.dtype
         if self.scale is not None and X.shape[1:] == self.scale.shape:
             X = (X - self.center) / self.scale
         config = self._problem().model.config

@@ -89,6 +89,9 @@ def load(file: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """
     # An open stream: np.load leaves its own open when the file is broken.
     with malformed(file), open(file, "rb") as stream:
+        if stream.read(2) != b"PK":
+            raise ValueError("no npz file")
+        stream.seek(0)
         with np.load(stream, allow_pickle=False) as npz:
             arrays = {name: npz[name] for name in npz.files}
         text = arrays.pop("header").tobytes()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from regjax import grids, inputs, notices, solvers
+from regjax import conditioning, grids, inputs, notices, solvers
 from regjax.ground import Ground, find_ground
 from regjax.names import one_of, whole_number
 from regjax.solvers.proximal_gradient import tolerance
@@ -130,7 +130,7 @@ def _standardised(
     model: Model, data: Data, weights: np.ndarray
 ) -> tuple[Data, Any, Any]:
     raw = np.asarray(data.X)
-    center, scale = inputs.standardisation(model, raw, weights)
+    center, scale = conditioning.standardisation(model, raw, weights)
     return data._replace(X=((raw - center) / scale).astype(raw.dtype)), center, scale
 
 

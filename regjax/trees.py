@@ -41,7 +41,8 @@ def select(tree: Any, where: Any = None) -> Any:
       tree: any pytree.
       where: None for all leaves but biases (last key `b`, `bias`, `intercept`, or
         a normalisation's `offset` and `scale`); a regex that is searched for in the
-        key path; or a pytree of bools, a prefix of `tree`.
+        key path; a pytree of bools, a prefix of `tree`; or a function of `tree` that
+        gives one.
 
     Returns:
       A pytree of bools like `tree`.
@@ -58,7 +59,7 @@ def select(tree: Any, where: Any = None) -> Any:
         except re.error as error:
             raise ValueError(f"where: {where!r} is no regex: {error}") from None
     else:
-        chosen = _broadcast_mask(where, tree)
+        chosen = _broadcast_mask(where(tree) if callable(where) else where, tree)
     if not any(chosen):
         raise ValueError(
             f"where={where!r} selects no leaf; the key paths are {', '.join(paths)}"
@@ -67,18 +68,31 @@ def select(tree: Any, where: Any = None) -> Any:
 
 
 def _broadcast_mask(mask: Any, tree: Any) -> list[bool]:
+    flags = static_mask(mask)
     try:
-        full = jax.tree.map(lambda m, t: jax.tree.map(lambda _: bool(m), t), mask, tree)
+        full = jax.tree.map(lambda m, t: jax.tree.map(lambda _: m, t), flags, tree)
     except (ValueError, TypeError) as error:
         raise ValueError(f"where: the mask does not fit the params: {error}") from None
     return jax.tree.leaves(full)
 
 
 def static_mask(where: Any) -> Any:
-    """`where` as part of the program: arrays of bools would be run-time values."""
+    """`where` as part of the program: arrays of bools would be run-time values.
+
+    Raises:
+      ValueError: a pytree of anything but bools.
+    """
     if where is None or isinstance(where, str):
         return where
-    return jax.tree.map(bool, where)
+    return jax.tree.map(_flag, where)
+
+
+def _flag(value: Any) -> bool:
+    if np.ndim(value) or np.asarray(value).dtype != bool:
+        raise ValueError(
+            f"where: must be a regex or a pytree of bools, got {value!r} in it"
+        )
+    return bool(value)
 
 
 def map_selected(fn: Callable, mask: Any, tree: Any, *rest: Any) -> Any:

@@ -293,6 +293,11 @@ REFUSED = {
     "eta .n, k. .* got a tuple": {
         "two results": lambda: of(0.0, lambda params, X: (X @ params["w"], params))
     },
+    "affine=True, but": {
+        "cubes": lambda: of(
+            0.0, lambda params, X: (X @ params["w"] + 0.1) ** 3
+        )._replace(affine=True)
+    },
     "init.key. fails": {
         "arguments": lambda: rj.Model(lambda: {}, lambda params, X: X[:, :10])
     },

@@ -30,6 +30,8 @@ def spoiled(array, value, place=3):
 
 SOFTMAX, SQUARED = problem(), problem("half_squared_error", 1)
 BINARY, POISSON = problem("sigmoid_binary_cross_entropy", 1), problem("poisson_nll", 1)
+LINEAR = SOFTMAX._replace(model=rj.models.linear(4, 3))
+OWN_LOSS = rj.Loss(lambda eta, y: 0.5 * (eta - y) ** 2)
 ADAM = optax.adam(1e-3)
 
 CALLS = {
@@ -53,6 +55,14 @@ CALLS = {
         "y",
         lambda: rj.fit(BINARY, X, LABELS > 0, 0.1, sample_weight=LABELS > 0),
     ),
+    "y without a class": ("class 1", lambda: rj.fit(LINEAR, X, LABELS // 2 * 2, 0.1)),
+    "y one class of an output": (
+        "output 1",
+        lambda: rj.fit(
+            LINEAR._replace(loss=BINARY.loss), X, np.eye(3)[LABELS] * [1, 0, 1], 0.1
+        ),
+    ),
+    "X masked": ("X", lambda: rj.fit(SOFTMAX, np.ma.masked_less(X, 0), LABELS, 0.1)),
     "y not binary": ("y", lambda: rj.fit(BINARY, X, LABELS, 0.1)),
     "y negative": ("y", lambda: rj.fit(POISSON, X, -np.ones(30), 0.1)),
     "softmax of 1": ("model", lambda: rj.fit(problem(k=1), X, LABELS, 0.1)),
@@ -134,6 +144,12 @@ CALLS = {
         lambda: rj.fit(
             problem(penalty=rj.penalties.l1(where="kernel")), X, LABELS, 0.1
         ),
+    ),
+    "where a function": ("where", lambda: rj.penalties.l1(where=lambda params: True)),
+    "where numbers": ("where", lambda: rj.penalties.group(where=({"w": 1, "b": 0},))),
+    "loss of columns": (
+        "loss",
+        lambda: rj.fit(SQUARED._replace(loss=OWN_LOSS), X, NUMBERS, 0.1),
     ),
     "dataset": ("'digits'", lambda: rj.datasets.load("digit")),
 }

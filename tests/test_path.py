@@ -316,6 +316,29 @@ def test_predict_interpolates_affine_models_and_takes_the_nearest_network():
     np.testing.assert_allclose(net.predict(X).sum(-1), 1, atol=1e-5)
 
 
+def test_part_of_a_path_keeps_its_order():
+    X, y = two_moons()
+    path = rj.fit_path(lasso(), X, y, [0.1, 0.05, 0.01])
+    np.testing.assert_array_equal(path.take([0, 2]).lams, path.lams[::2])
+    for which in (slice(None, None, -1), slice(3, None), [2, 0]):
+        with pytest.raises(ValueError, match="^lams: "):
+            path.take(which)
+
+
+def test_a_data_frame_must_have_the_columns_of_the_fit():
+    class Frame(np.ndarray):
+        columns = ["left", "right"]
+
+    X, y = two_moons()
+    path = rj.fit_path(lasso(), X.view(Frame), y, [0.1])
+    assert path.feature_names == ("left", "right")
+    np.testing.assert_array_equal(path.predict(X), path.predict(X.view(Frame)))
+    other = X.view(Frame)
+    other.columns = ["right", "left"]
+    with pytest.raises(ValueError, match="^X: column 0 is 'right'"):
+        path.predict(other)
+
+
 def test_score_is_accuracy_or_r2():
     X, y = two_moons()
     net = rj.fit_path(network(), X, y, LAMS, solver=QUICK)
