@@ -16,9 +16,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.core import Tracer
 
 from regjax import trees
+from regjax.names import number
 from regjax.types import Penalty
 
 
@@ -33,7 +36,11 @@ def add_l1_decay(lam: Any, mask: Any = None) -> optax.GradientTransformation:
 
     Returns:
       A GradientTransformation; chain it *before* the optimiser.
+
+    Raises:
+      ValueError: lam is no number >= 0.
     """
+    _check_number("lam", lam)
     return _decay(lambda g, w: g + lam * jnp.sign(w), mask, "add_l1_decay")
 
 
@@ -49,7 +56,11 @@ def add_l2_decay(lam: Any, mask: Any = None) -> optax.GradientTransformation:
 
     Returns:
       A GradientTransformation; chain it *before* the optimiser.
+
+    Raises:
+      ValueError: lam is no number >= 0.
     """
+    _check_number("lam", lam)
     return _decay(lambda g, w: g + lam * w, mask, "add_l2_decay")
 
 
@@ -60,6 +71,25 @@ def _decay(add: Callable, mask: Any, name: str) -> optax.GradientTransformation:
         return trees.map_selected(add, selected, updates, params), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def _check_number(name: str, value: Any, below: float = np.inf) -> None:
+    """Refuse what is known to be no number in [0, below)."""
+    if isinstance(value, Tracer):
+        return
+    if callable(value):
+        raise ValueError(
+            f"{name}: must be a number; a schedule goes by optax.inject_hyperparams"
+        )
+    if not 0 <= number(name, value) < below:
+        raise ValueError(f"{name}: must be in [0, {below:g}), got {value}")
+
+
+def _check_penalty(penalty: Any) -> None:
+    if not isinstance(penalty, Penalty):
+        hint = " (call it: it is a function)" if callable(penalty) else ""
+        kind = type(penalty).__name__
+        raise ValueError(f"penalty: must be a regjax.Penalty, got {kind}{hint}")
 
 
 def _required(params: Any, name: str) -> Any:
@@ -104,9 +134,15 @@ def proximal(
       A GradientTransformation. It must come last in a chain, its `update` needs
       params, and adding its update gives exact zeros.
 
+    Raises:
+      ValueError: lam is no number >= 0; a penalty that is none.
+
     Source: Parikh & Boyd (2014), Proximal Algorithms, section 4.2; for
     preconditioned steps Yun, Lozano & Yang (2021), NeurIPS (ProxGen).
     """
+
+    _check_penalty(penalty)
+    _check_number("lam", lam)
 
     def init(params):
         return ProximalState(optimizer.init(params))
@@ -150,6 +186,7 @@ def proximal_sgd(
     Returns:
       A GradientTransformation for the gradient of the smooth part.
     """
+    _check_number("momentum", momentum, below=1.0)
     schedule = _schedule(learning_rate)
     optimizer = optax.chain(
         optax.trace(decay=momentum, nesterov=nesterov),
@@ -199,6 +236,7 @@ def proximal_adam(
 
     Source: Kingma & Ba (2015); Yun, Lozano & Yang (2021).
     """
+    _check_penalty(penalty)
     schedule = _schedule(learning_rate)
     adam = optax.scale_by_adam(b1=b1, b2=b2, eps=eps, nesterov=nesterov)
 

@@ -531,3 +531,19 @@ def test_an_update_without_params_says_so(transform):
     state = transform.init(jnp.ones(2))
     with pytest.raises(ValueError, match=r"update\(updates, state, params\)"):
         transform.update(jnp.ones(2), state)
+
+
+@pytest.mark.parametrize(
+    ("argument", "make"),
+    [
+        ("lam", lambda: rj.transforms.add_l1_decay(-0.1)),
+        ("lam", lambda: rj.transforms.add_l2_decay(optax.constant_schedule(0.1))),
+        ("lam", lambda: rj.transforms.proximal_sgd(0.1, rj.penalties.l1(), np.nan)),
+        ("momentum", lambda: rj.transforms.proximal_sgd(0.1, rj.penalties.l1(), 1, 1)),
+        ("penalty", lambda: rj.transforms.proximal_sgd(0.1, rj.penalties.l1, 0.1)),
+        ("penalty", lambda: rj.transforms.proximal_adam(0.1, "l1", 0.1)),
+    ],
+)
+def test_what_no_transform_can_use_is_one_clear_error(argument, make):
+    with pytest.raises(ValueError, match=f"^{argument}: must be "):
+        make()
