@@ -19,7 +19,7 @@ from jax.flatten_util import ravel_pytree
 from regjax import free_block, trees
 from regjax.certificates import pull_back
 from regjax.losses import is_squared
-from regjax.models import has_intercept, is_linear
+from regjax.models import is_linear
 from regjax.objective import is_narrow, linear_predictor
 from regjax.types import Aid, Array, Data, Model, Params, Problem
 
@@ -54,27 +54,6 @@ def column_means(X: np.ndarray, weights: np.ndarray) -> np.ndarray:
     mean = total.astype(X.dtype)
     mean[constant] = X[0, constant]
     return mean
-
-
-def standardisation(
-    model: Model, X: np.ndarray, weights: np.ndarray
-) -> tuple[Any, Any]:
-    """Weighted column means and standard deviations (1/S), [p] each.
-
-    In float64. A column that is constant, to the rounding of its dtype, has scale 1. Of
-    a linear model without intercept the means are 0: it could not make up for them,
-    and glmnet leaves them.
-    """
-    wide, share = X.astype(float), weights.astype(float) / weights.sum(dtype=float)
-    share = share.reshape(-1, *[1] * (X.ndim - 1))
-    center = (share * wide).sum(0)
-    scale = np.sqrt((share * (wide - center) ** 2).sum(0))
-    scale = np.where(scale > 2 * np.finfo(X.dtype).eps * np.abs(center), scale, 1.0)
-    first = wide[np.argmax(weights > 0)]
-    constant = np.all((wide == first) | (share == 0), axis=0)
-    center, scale = np.where(constant, [first, np.ones_like(scale)], [center, scale])
-    kept = is_linear(model) and not has_intercept(model)
-    return np.zeros_like(center) if kept else center, scale
 
 
 def mean_squares(X: np.ndarray, shares: np.ndarray) -> np.ndarray:

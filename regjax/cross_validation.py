@@ -14,11 +14,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from regjax import assembly, conditioning, held_out, measures, sweep, workers
+from regjax import assembly, held_out, measures, sweep, workers
 from regjax import folds as folding
 from regjax.results import Path
 from regjax.table import format_cv
-from regjax.task import Task, prepare
+from regjax.task import Task, prepare, standardisation
 from regjax.types import Data, Loss, Method, Params, Problem, Status
 
 ROWS_A_FOLD = 3  # from here on a standard error is that over folds
@@ -256,8 +256,7 @@ def _scaling(task: Task, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     model, X = task.problem.model, np.asarray(task.ground.data.X)
     whole = np.zeros(X.shape[1:]), np.ones(X.shape[1:])
-    of = conditioning.standardisation
-    found = [whole, *(of(model, X, fold) for fold in weights[1:])]
+    found = [whole, *(standardisation(model, X, fold) for fold in weights[1:])]
     center, scale = (
         np.stack(part).astype(X.dtype) for part in zip(*found, strict=True)
     )

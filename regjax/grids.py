@@ -50,6 +50,9 @@ def null_model(
 
     Returns:
       Its mean loss, and itself [k].
+
+    Raises:
+      ValueError: the mean loss is not finite.
     """
     rows = data._replace(X=np.zeros((len(data.X), 1), data.X.dtype), XT=None)
     constant = problem._replace(model=Model(init=_nothing, apply=_constant))
@@ -60,7 +63,10 @@ def null_model(
             eta = eta - np.sum(shares[:, None] * np.asarray(data.offset), axis=0)
         k = eta.size if problem.loss.balanced else 1
         eta = newton(_constant_loss, eta, args, k)
-    return float(trees.jitted(_constant_loss, eta, *args)), eta
+    null = float(trees.jitted(_constant_loss, eta, *args))
+    if not np.isfinite(null):
+        raise ValueError(f"y: the loss of the null model is {null:g}; rescale y")
+    return null, eta
 
 
 def _nothing(key: Array) -> Params:

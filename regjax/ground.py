@@ -83,6 +83,8 @@ def find_ground(
     given = None if init is None else inputs.check_init(init, one)
     convex, mean = grids.has_null_model(problem), None
     intercept = has_intercept(problem.model) and not chosen[0]["b"]
+    if intercept:
+        inputs.check_intercepts(problem.loss, np.asarray(data.y)[weights > 0])
     if convex and centred and intercept:
         mean = conditioning.means_of(problem, data, weights)
         if given is not None:
@@ -92,8 +94,6 @@ def find_ground(
     data, weights, squares = _conditioned(*asked)
     shares = weights / weights.sum()
     null, constant = grids.null_model(problem, one, data, shares)
-    if not np.isfinite(null):
-        raise ValueError(f"y: the loss of the null model is {null:g}; rescale y")
     own, free = drawn, np.zeros(0, int)
     if convex:
         free = conditioning.free_places(problem, one)

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from regjax import losses, model_checks, models, notices, trees
-from regjax.names import whole_number
+from regjax import losses, model_checks, notices, trees
+from regjax.names import instance_of, same_columns, whole_number
 from regjax.types import Data, Loss, Method, Model, Params, Penalty, Problem
 
 
@@ -18,15 +18,9 @@ def check_problem(problem: Any) -> Problem:
     Raises:
       ValueError: a part of the wrong kind, a negative or non-finite ridge.
     """
-    if not isinstance(problem, Problem):
-        raise ValueError(f"problem: must be a regjax.Problem, got {_kind(problem)}")
+    instance_of("problem", problem, Problem)
     for name, kind in [("model", Model), ("loss", Loss), ("penalty", Penalty)]:
-        part = getattr(problem, name)
-        if not isinstance(part, kind):
-            hint = " (call it: it is a function)" if callable(part) else ""
-            raise ValueError(
-                f"{name}: must be a regjax.{kind.__name__}, got {_kind(part)}{hint}"
-            )
+        instance_of(name, getattr(problem, name), kind)
     ridge = _number("ridge", problem.ridge)
     return problem._replace(ridge=ridge)
 
@@ -89,7 +83,7 @@ def check_data(
     target = check_target(problem.loss, X, y, k)
     model_checks.check_loss(problem.loss, target, k)
     if problem.loss.classes:
-        _check_classes(problem, target[weights > 0])
+        _two_classes(target[weights > 0])
     if offset is not None:
         offset = check_offset(offset, (len(X), k))
     dtype = _dtype({"X": X, "y": y, "sample_weight": sample_weight, "offset": offset})
@@ -102,7 +96,7 @@ def check_data(
 
 
 def check_validation(
-    problem: Problem, validation: Any, data: Data, center: Any, scale: Any
+    problem: Problem, validation: Any, data: Data, center: Any, scale: Any, names: Any
 ) -> Data:
     """Rows held out, `(X, y)` or `(X, y, offset)`, as the training rows are.
 
@@ -112,6 +106,7 @@ def check_validation(
       data: checked training rows.
       center: [p] that was taken off their columns; None: nothing.
       scale: [p] that they were divided by.
+      names: of their columns, if they came in a data frame.
 
     Raises:
       ValueError: the first thing that is wrong.
@@ -122,6 +117,7 @@ def check_validation(
     if (offset is None) != (data.offset is None):
         raise ValueError("validation: needs an offset if and only if X has one")
     try:
+        same_columns(X, names)
         X = check_inputs(X)
         if X.shape[1:] != data.X.shape[1:]:
             raise ValueError(
@@ -353,19 +349,30 @@ def _dtype(arrays: dict[str, Any]) -> Any:
     return np.float32
 
 
-def _check_classes(problem: Problem, y: np.ndarray) -> None:
-    """Refuse class targets [n, k] that are all of one class.
+def check_intercepts(loss: Loss, y: np.ndarray) -> None:
+    """Refuse class targets [n, k] for which a free intercept has no minimum.
 
-    For a linear model each class must be there: else its intercept has no minimum.
+    Raises:
+      ValueError: no row is of some class, or all are of one in some output.
     """
-    alone = np.all(y == y[0], axis=0) & ((y[0] == 0) | (y[0] == 1))
-    if np.all(alone):
+    alone = _of_one_class(y)
+    if not (loss.classes and np.any(alone)):
+        return
+    i = int(np.argmax(alone))
+    if losses.binary_outputs(loss, len(alone)):
+        raise ValueError(f"y: output {i} holds one class only")
+    raise ValueError(f"y: no row is of class {i}")
+
+
+def _two_classes(y: np.ndarray) -> None:
+    """Refuse class targets [n, k] that are all of one class."""
+    if np.all(_of_one_class(y)):
         raise ValueError("y: holds one class only")
-    if models.has_intercept(problem.model) and np.any(alone):
-        i = int(np.argmax(alone))
-        if losses.binary_outputs(problem.loss, len(alone)):
-            raise ValueError(f"y: output {i} holds one class only")
-        raise ValueError(f"y: no row is of class {i}")
+
+
+def _of_one_class(y: np.ndarray) -> np.ndarray:
+    """Which outputs of class targets [n, k] are 0 in all rows or 1 in all, [k]."""
+    return np.all(y == y[0], axis=0) & ((y[0] == 0) | (y[0] == 1))
 
 
 def _as_columns(y: np.ndarray, k: int) -> np.ndarray:

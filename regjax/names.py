@@ -1,4 +1,4 @@
-"""Names and counts that a user types: the known one, or an error that helps."""
+"""Names, numbers and parts that a user gives: usable, or an error that helps."""
 
 from __future__ import annotations
 
@@ -79,3 +79,52 @@ def positive(argument: str, value: Any) -> float:
     if not 0 < found < float("inf"):
         raise ValueError(f"{argument}: must be positive and finite, got {value}")
     return found
+
+
+def nonnegative(argument: str, value: Any, below: float = float("inf")) -> float:
+    """Check a finite number >= 0, and below some limit.
+
+    Raises:
+      ValueError: anything else.
+    """
+    found = number(argument, value)
+    if not 0 <= found < below:
+        limited = below < float("inf")
+        wanted = f"in [0, {below:g})" if limited else "a finite number >= 0"
+        raise ValueError(f"{argument}: must be {wanted}, got {value}")
+    return found
+
+
+def instance_of(argument: str, value: Any, kind: type) -> None:
+    """Check that something is one of the library's own types.
+
+    Raises:
+      ValueError: it is not; a function that makes one is told from the rest.
+    """
+    if isinstance(value, kind):
+        return
+    hint = " (call it: it is a function)" if callable(value) else ""
+    got = type(value).__name__
+    raise ValueError(f"{argument}: must be a regjax.{kind.__name__}, got {got}{hint}")
+
+
+def of_columns(X: Any) -> tuple[str, ...] | None:
+    """Names of a data frame's columns; None of anything else."""
+    return tuple(map(str, X.columns)) if hasattr(X, "columns") else None
+
+
+def same_columns(X: Any, names: tuple[str, ...] | None) -> None:
+    """Check that a data frame has the columns of the fit, in their order.
+
+    Raises:
+      ValueError: the first column that is another one. A wrong number of them is left
+        to the check of the shape.
+    """
+    given = of_columns(X)
+    if given is None or names is None or len(given) != len(names):
+        return
+    for i, (own, wanted) in enumerate(zip(given, names, strict=True)):
+        if own != wanted:
+            raise ValueError(
+                f"X: column {i} is {own!r}, the path was fitted with {wanted!r}"
+            )

@@ -11,7 +11,7 @@ import numpy as np
 
 from regjax import model_checks
 from regjax.losses import binary_outputs
-from regjax.names import number
+from regjax.names import nonnegative
 from regjax.types import Loss, Params, Problem
 
 
@@ -30,7 +30,7 @@ def params_at(lams: np.ndarray, params: Params, lam: Any, affine: bool) -> Param
     Raises:
       ValueError: lam is no finite number >= 0.
     """
-    lam = _usable_lam(lam)
+    lam = nonnegative("lam", lam)
     descending = np.asarray(lams, float)
     if affine:
         at = np.interp(lam, descending[::-1], np.arange(len(lams))[::-1])
@@ -48,38 +48,15 @@ def check_taken(lams: np.ndarray) -> np.ndarray:
     """Some lams of a path, [l], which descend as all of them do.
 
     Raises:
-      ValueError: none, or in another order.
+      ValueError: one alone, none, or in another order.
     """
-    if np.size(lams) == 0:
+    if np.ndim(lams) != 1:
+        raise ValueError("lams: take some by a slice or an index array")
+    if lams.size == 0:
         raise ValueError("lams: none is left")
     if np.any(np.diff(lams) > 0):
         raise ValueError("lams: those of a path descend, take them in its order")
     return lams
-
-
-def check_names(X: Any, names: tuple[str, ...] | None) -> None:
-    """Refuse a data frame whose columns are not those of the fit, or in another order.
-
-    Raises:
-      ValueError: it is one.
-    """
-    if names is None or not hasattr(X, "columns"):
-        return
-    given = [str(name) for name in X.columns]
-    if len(given) != len(names):
-        return  # which has an error of its own
-    for i, (own, wanted) in enumerate(zip(given, names, strict=True)):
-        if own != wanted:
-            raise ValueError(
-                f"X: column {i} is {own!r}, the path was fitted with {wanted!r}"
-            )
-
-
-def _usable_lam(lam: Any) -> float:
-    lam = number("lam", lam)
-    if not 0 <= lam < np.inf:
-        raise ValueError(f"lam: must be a finite number >= 0, got {lam}")
-    return lam
 
 
 def coef(

@@ -13,7 +13,7 @@ import numpy as np
 
 from regjax import inputs, prediction, storage, usage
 from regjax.models import is_linear
-from regjax.names import one_of, whole_number
+from regjax.names import one_of, same_columns, whole_number
 from regjax.table import format_table
 from regjax.types import Params, Problem, Status
 
@@ -219,8 +219,8 @@ class Path:
           "class" without k: class numbers, or class names where they are known.
 
         Raises:
-          ValueError: an unknown type, X of the wrong shape or not finite, or a path
-            without its problem.
+          ValueError: an unknown type, X of the wrong shape or not finite, a data frame
+            whose columns are not those of the fit, or a path without its problem.
         """
         if type not in TYPES:
             raise ValueError(f"type: must be one of {', '.join(TYPES)}, got {type!r}")
@@ -333,7 +333,7 @@ class Path:
         return self.problem
 
     def _inputs(self, X: Any) -> jax.Array:
-        prediction.check_names(X, self.feature_names)
+        same_columns(X, self.feature_names)
         X, dtype = inputs.check_inputs(X), self.lams.dtype
         if self.scale is not None and X.shape[1:] == self.scale.shape:
             X = (X - self.center) / self.scale

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from regjax import conditioning, grids, inputs, notices, solvers
+from regjax import grids, inputs, notices, solvers
 from regjax.ground import Ground, find_ground
-from regjax.names import one_of, whole_number
+from regjax.models import has_intercept, is_linear
+from regjax.names import of_columns, one_of, whole_number
 from regjax.solvers.proximal_gradient import tolerance
 from regjax.types import Data, Method, Model, Params, Problem
 
@@ -96,7 +97,7 @@ def prepare(
     if standardize:
         data, center, scale = _standardised(problem.model, data, weights)
     if validation is not None:
-        given = problem, validation, data, center, scale
+        given = problem, validation, data, center, scale, of_columns(X)
         data = data._replace(validation=_held_out(solver, *given))
     key = inputs.check_key(key)
     dense = isinstance(init, str)
@@ -121,7 +122,7 @@ def prepare(
         center=center,
         scale=scale,
         has_offset=offset is not None,
-        feature_names=tuple(map(str, X.columns)) if hasattr(X, "columns") else None,
+        feature_names=of_columns(X),
         dense=dense,
     )
 
@@ -130,8 +131,29 @@ def _standardised(
     model: Model, data: Data, weights: np.ndarray
 ) -> tuple[Data, Any, Any]:
     raw = np.asarray(data.X)
-    center, scale = conditioning.standardisation(model, raw, weights)
+    center, scale = standardisation(model, raw, weights)
     return data._replace(X=((raw - center) / scale).astype(raw.dtype)), center, scale
+
+
+def standardisation(
+    model: Model, X: np.ndarray, weights: np.ndarray
+) -> tuple[Any, Any]:
+    """Weighted column means and standard deviations (1/S), [p] each.
+
+    In float64. A column that is constant, to the rounding of its dtype, has scale 1. Of
+    a linear model without intercept the means are 0: it could not make up for them,
+    and glmnet leaves them.
+    """
+    wide, share = X.astype(float), weights.astype(float) / weights.sum(dtype=float)
+    share = share.reshape(-1, *[1] * (X.ndim - 1))
+    center = (share * wide).sum(0)
+    scale = np.sqrt((share * (wide - center) ** 2).sum(0))
+    scale = np.where(scale > 2 * np.finfo(X.dtype).eps * np.abs(center), scale, 1.0)
+    first = wide[np.argmax(weights > 0)]
+    constant = np.all((wide == first) | (share == 0), axis=0)
+    center, scale = np.where(constant, [first, np.ones_like(scale)], [center, scale])
+    kept = is_linear(model) and not has_intercept(model)
+    return np.zeros_like(center) if kept else center, scale
 
 
 def _held_out(solver: Method, *given: Any) -> Data:

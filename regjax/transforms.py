@@ -21,7 +21,7 @@ import optax
 from jax.core import Tracer
 
 from regjax import trees
-from regjax.names import number
+from regjax.names import instance_of, nonnegative
 from regjax.types import Penalty
 
 
@@ -81,15 +81,7 @@ def _check_number(name: str, value: Any, below: float = np.inf) -> None:
         raise ValueError(
             f"{name}: must be a number; a schedule goes by optax.inject_hyperparams"
         )
-    if not 0 <= number(name, value) < below:
-        raise ValueError(f"{name}: must be in [0, {below:g}), got {value}")
-
-
-def _check_penalty(penalty: Any) -> None:
-    if not isinstance(penalty, Penalty):
-        hint = " (call it: it is a function)" if callable(penalty) else ""
-        kind = type(penalty).__name__
-        raise ValueError(f"penalty: must be a regjax.Penalty, got {kind}{hint}")
+    nonnegative(name, value, below)
 
 
 def _required(params: Any, name: str) -> Any:
@@ -141,7 +133,7 @@ def proximal(
     preconditioned steps Yun, Lozano & Yang (2021), NeurIPS (ProxGen).
     """
 
-    _check_penalty(penalty)
+    instance_of("penalty", penalty, Penalty)
     _check_number("lam", lam)
 
     def init(params):
@@ -236,7 +228,7 @@ def proximal_adam(
 
     Source: Kingma & Ba (2015); Yun, Lozano & Yang (2021).
     """
-    _check_penalty(penalty)
+    instance_of("penalty", penalty, Penalty)
     schedule = _schedule(learning_rate)
     adam = optax.scale_by_adam(b1=b1, b2=b2, eps=eps, nesterov=nesterov)
 

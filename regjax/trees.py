@@ -59,7 +59,9 @@ def select(tree: Any, where: Any = None) -> Any:
         except re.error as error:
             raise ValueError(f"where: {where!r} is no regex: {error}") from None
     else:
-        chosen = _broadcast_mask(where(tree) if callable(where) else where, tree)
+        # Not a mask in the form of a network, which may be called as well.
+        made = callable(where) and jax.tree_util.all_leaves([where])
+        chosen = _broadcast_mask(where(tree) if made else where, tree)
     if not any(chosen):
         raise ValueError(
             f"where={where!r} selects no leaf; the key paths are {', '.join(paths)}"

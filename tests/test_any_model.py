@@ -313,6 +313,14 @@ def test_what_cannot_be_trained_is_one_clear_error(said, name):
     assert len(str(caught.value)) < 300
 
 
+def test_a_mask_in_the_form_of_a_network_is_not_called():
+    net = eqx.filter(equinox_mlp(KEY), eqx.is_inexact_array)
+    matrices = jax.tree.map(lambda leaf: leaf.ndim == 2, net)
+    assert callable(matrices)
+    found = rj.penalties.l1(where=matrices).selected(net)
+    assert jax.tree.leaves(found) == jax.tree.leaves(matrices)
+
+
 def test_running_averages_and_zero_starts_are_no_batch_statistics():
     for model in (normalised(running=True), of(0.0)):
         model_checks.check_params(model)

@@ -244,6 +244,16 @@ def test_a_row_of_weight_0_is_a_row_left_out(loss, x64):
     np.testing.assert_allclose(all_rows.objective, fewer.objective, rtol=1e-10)
 
 
+def test_a_penalised_intercept_may_have_a_class_without_rows(x64):
+    X, y = data("softmax_cross_entropy")
+    penalty = rj.penalties.l1(where=".*")
+    model = rj.models.linear(P, 4)
+    problem = rj.Problem(model, LOSSES["softmax_cross_entropy"], penalty)
+    assert np.all(rj.fit_path(problem, X, y, LAMS).status == rj.Status.converged)
+    with pytest.raises(ValueError, match="^y: no row is of class 3"):
+        rj.fit_path(problem._replace(penalty=rj.penalties.l1()), X, y, LAMS)
+
+
 DEGENERATE = {
     "constant": lambda X: np.c_[X[:, 1:], np.full(N, 3, np.float32)],
     "zero": lambda X: np.c_[X[:, 1:], np.zeros(N, np.float32)],

@@ -59,7 +59,10 @@ CALLS = {
     "y one class of an output": (
         "output 1",
         lambda: rj.fit(
-            LINEAR._replace(loss=BINARY.loss), X, np.eye(3)[LABELS] * [1, 0, 1], 0.1
+            LINEAR._replace(loss=BINARY.loss),
+            X,
+            np.eye(3, dtype=bool)[LABELS] & [1, 0, 1],
+            0.1,
         ),
     ),
     "X masked": ("X", lambda: rj.fit(SOFTMAX, np.ma.masked_less(X, 0), LABELS, 0.1)),

@@ -320,7 +320,7 @@ def test_part_of_a_path_keeps_its_order():
     X, y = two_moons()
     path = rj.fit_path(lasso(), X, y, [0.1, 0.05, 0.01])
     np.testing.assert_array_equal(path.take([0, 2]).lams, path.lams[::2])
-    for which in (slice(None, None, -1), slice(3, None), [2, 0]):
+    for which in (slice(None, None, -1), slice(3, None), [2, 0], 1):
         with pytest.raises(ValueError, match="^lams: "):
             path.take(which)
 
@@ -337,6 +337,9 @@ def test_a_data_frame_must_have_the_columns_of_the_fit():
     other.columns = ["right", "left"]
     with pytest.raises(ValueError, match="^X: column 0 is 'right'"):
         path.predict(other)
+    with pytest.raises(ValueError, match="^validation: X: column 0 is 'right'"):
+        given = {"solver": QUICK, "validation": (other, y)}
+        rj.fit_path(network(), X.view(Frame), y, [0.1], **given)
 
 
 def test_score_is_accuracy_or_r2():
