@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regjax import conditioning, models, objective, trees
+from regjax import conditioning, models, objective
 from regjax.free_block import rescaled
 from regjax.penalties.extent import of_inputs
 from regjax.types import Array, Data, Lane, Params, Problem
@@ -31,39 +31,29 @@ class Part(NamedTuple):
 
 
 def part_of(problem: Problem, data: Data, inputs: np.ndarray) -> Part:
-    """Of these inputs, those first that are not penalised."""
+    """Of these inputs [m], those first that are not penalised; traced or not."""
     aid: Any = data.aid
     intercept = models.has_intercept(problem.model)
     problem = problem._replace(
         model=models.linear(len(inputs), data.y.shape[1], intercept),
         penalty=of_inputs(problem.penalty, inputs),
     )
-    columns = np.cumsum(aid.moves.inputs >= 0) - 1  # the free ones come first
+    columns = jnp.cumsum(aid.moves.inputs >= 0) - 1  # the free ones come first
     aid = aid._replace(
         moves=aid.moves._replace(inputs=columns),
         metric=narrowed(aid.metric, inputs),
         free=np.arange(aid.free.size, dtype=np.int32),
         null=aid.null * np.asarray(SHARE, aid.null.dtype),
     )
-    data = data._replace(aid=aid)
     if data.XT is None:
-        X = trees.jitted(_columns, data.X, inputs)
-        data = conditioning.with_turned(problem, data._replace(X=X))
+        X = jnp.take(data.X, inputs, axis=1, mode="clip")
+        XT = X.T
     else:  # rows of X' are read at once, columns of X number by number
-        XT, X = trees.jitted(_rows, data.XT, inputs)
-        data = data._replace(X=X)
-        kept = conditioning.keeps_turned(problem, data)
-        data = data._replace(XT=XT if kept else None)
-    return Part(problem, data, inputs)
-
-
-def _columns(X: Array, inputs: Array) -> Array:
-    return jnp.take(X, inputs, axis=1)
-
-
-def _rows(XT: Array, inputs: Array) -> tuple[Array, Array]:
-    rows = jnp.take(XT, inputs, axis=0)
-    return rows, rows.T
+        XT = jnp.take(data.XT, inputs, axis=0, mode="clip")
+        X = XT.T
+    data = data._replace(aid=aid, X=X)
+    kept = conditioning.keeps_turned(problem, data)
+    return Part(problem, data._replace(XT=XT if kept else None), inputs)
 
 
 def lane_of(lane: Lane, inputs: np.ndarray) -> Lane:
@@ -76,7 +66,7 @@ def lane_of(lane: Lane, inputs: np.ndarray) -> Lane:
 def narrowed(params: Params, inputs: np.ndarray, axis: int = 0) -> Params:
     """Params of these inputs, which are along that axis of the weights."""
     layer = params[0]
-    return ({**layer, "w": np.take(layer["w"], inputs, axis)},)
+    return ({**layer, "w": layer["w"].take(inputs, axis, mode="clip")},)
 
 
 def widened(p: int, part: Part, scaling: Any, params: Params) -> tuple[Params, Array]:

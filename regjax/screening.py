@@ -12,25 +12,22 @@ Source: Johnson & Guestrin (2015), ICML.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from regjax import certificates, models, objective, trees, workers
-from regjax.free_block import rescaled
-from regjax.parts import Part, lane_of, narrowed, part_of, widened
-from regjax.solvers import fista
+from regjax import models, stretches, trees, workers
+from regjax.parts import narrowed
 from regjax.solvers.proximal_gradient import tolerance
+from regjax.stretches import Found, Stretch
 from regjax.types import (
-    Array,
     Data,
     Info,
     Lane,
     Method,
     Params,
-    Penalty,
     Problem,
     Status,
 )
@@ -39,25 +36,9 @@ LEAST_INPUTS = 512
 WIDE, LEAST_NUMBERS = 6, 2**18  # so many inputs a row, in an X of so many numbers
 LARGE = 2**21  # numbers of any other X
 SMALLEST, GROWTH = 64, 4  # sizes of working sets
-LARGER, LESS_GROWTH = 1024, 2  # from here on
+LARGER, LESS_GROWTH = 256, 2  # from here on
 ROOM = 1.25  # of a working set, times the inputs that are known to be needed
-LANES, LONG = 8, 2  # solved at a time; so many times more in the smallest sets
-
-
-class Found(NamedTuple):
-    """What a look at all inputs finds, [l, F, ...] of lams and folds.
-
-    Attributes:
-      params: of all inputs.
-      measured: their certificate.
-      kkt: residual.
-      enters: [..., p] bool, whether an input would leave 0.
-    """
-
-    params: Params
-    measured: certificates.Certificate
-    kkt: Array
-    enters: Array
+LONG = 2  # times as many lams at a time in the smallest sets
 
 
 class Behind(NamedTuple):
@@ -110,8 +91,8 @@ def run(
       start: params that all folds start from.
       lams: [L] descending.
       solve: `solve(problem, data, lane, starts, lams [l], on_progress) -> (params,
-        info)`, arrays [l, F, ...], by the engine; starts are [s, F, ...], one for all
-        lams or at least one for each.
+        info)`, arrays [l, F, ...], by the engine, of all inputs or what is too much
+        for `stretches`; starts are [s, F, ...], one for all lams or one for each.
       on_progress: as of `lanes.run`.
 
     Returns:
@@ -119,90 +100,108 @@ def run(
     """
     count, at, done = len(lane.weights), 0, []
     tol = tolerance(method.tol, data.X.dtype) * float(data.aid.null)  # pyright: ignore
-    now = jax.tree.map(lambda a: np.stack([a] * count), start)
-    grad = trees.fetched(trees.jitted(_gradients, problem, data, lane, now))
-    before, size, none = lams[0], SMALLEST, np.zeros(data.X.shape[1], bool)
+    now, before = jax.tree.map(lambda a: np.stack([a] * count), start), np.nan
+    size, none = SMALLEST, np.zeros(data.X.shape[1], bool)
     missing = later = none
+    lows = _lows(lams, 0, stretch_of(count, size))
+    given = problem, data, lane, now, lows[0].astype(data.X.dtype)
+    pushes = np.asarray(trees.jitted(stretches.first_pushes, *given))
     alone = jax.tree.map(lambda a: a[None], now)
     behind = Behind(alone, np.array([np.inf]), now, np.nan)
 
+    rising = _rising(on_progress)
+
     def tell(more: float, *_: Any) -> None:
-        if on_progress is not None:
-            on_progress(at * count + more, len(lams) * count, "lams")
+        rising(at * count + more, len(lams) * count, "lams")
 
     with workers.catch_interrupt() as interrupted:
         while at < len(lams) and not interrupted():
             tell(0)
-            known = missing | _nonzero(now), later, size
-            stretch = lams[at : at + stretch_of(count, size)]
-            inputs = _choose(problem, data, grad, *known, stretch, before)
+            inputs = _choose(data, pushes, missing | _nonzero(now), later, size)
             if inputs is None:
                 begun = jax.tree.map(lambda a: a[None], now)
                 done.append(solve(problem, data, lane, begun, lams[at:], tell))
                 break
             size = len(inputs)
-            stretch = stretch[: stretch_of(count, size)]
-            part, narrow = part_of(problem, data, inputs), lane_of(lane, inputs)
-            begun = _starts(stretch, behind, part, stretch_of(count, size))
-            params, info = solve(part.problem, part.data, narrow, begun, stretch)
+            length = stretch_of(count, size)
+            few = lams[at : at + length]
+            given = problem, data, lane, _stretch(lams, at, length, inputs, behind)
+            found, info = stretches.solve(
+                method, *given, partial(solve, on_progress=tell)
+            )
             if np.any(info.status == Status.running):
                 break
-            found = _look(problem, data, part, lane, stretch, params, info.step)
-            data = _paced(data, part, info)
-            good, info = _judge(found, info, inputs, tol)
-            at_now = float(before) if done else np.nan
-            behind = Behind(found.params, stretch, now, at_now)
+            data = _paced(data, inputs, info)
+            found, info = trees.rows((found, info), slice(len(few)))
+            good, found, info = _judge(found, info, inputs, tol)
+            behind = Behind(found.params, few, now, before)
             if good:
                 done.append(trees.rows((found.params, info), slice(good)))
-                now, grad = trees.rows((found.params, found.measured.grad), good - 1)
-                before, missing, later = stretch[good - 1], none, none
-            if good < len(stretch):
+                now, pushes = trees.rows((found.params, found.pushes), good - 1)
+                before, missing, later = few[good - 1], none, none
+            if good < len(few):
                 failed = trees.rows(found, good)
                 missing = missing | failed.enters.any(axis=0) | _nonzero(failed.params)
-                later = np.logical_or.reduce(found.enters[good:], axis=(0, 1))
-                behind = behind._replace(second=now, at=before if done else np.nan)
+                later = np.any(found.enters[good:], axis=(0, 1))
+                behind = behind._replace(second=now, at=before)
             at += good
     if not done:
         raise KeyboardInterrupt
     return jax.tree.map(lambda *a: np.concatenate(a), *done)
 
 
-def _starts(lams: np.ndarray, behind: Behind, part: Part, size: int) -> Params:
-    """Where lams [l], descending, begin in the part's inputs: [size, F, ...].
+def _rising(on_progress: Callable | None) -> Callable[[float, int, str], None]:
+    """Progress that never falls, though a lam may be solved again."""
+    most = 0.0
 
-    Those that were solved before begin at their own params; others on the secant. The
-    last is repeated, so that stretches of any length share a program.
+    def tell(done: float, total: int, label: str) -> None:
+        nonlocal most
+        most = max(most, min(done, total))
+        if on_progress is not None:
+            on_progress(most, total, label)
+
+    return tell
+
+
+def _stretch(
+    lams: np.ndarray, at: int, length: int, inputs: np.ndarray, behind: Behind
+) -> Stretch:
+    """The next lams, from at on, in these inputs; the last is repeated.
+
+    Those that were solved before begin at their own params, others on the secant.
     """
-    lams, known = np.pad(lams, (0, size - len(lams)), "edge"), behind.lams
+    lows = _lows(lams, at, length)
+    lams = lams[np.minimum(np.arange(at, at + length), len(lams) - 1)]
+    known, dtype = behind.lams, behind.second[0]["w"].dtype
     own, place = np.isin(lams, known), np.searchsorted(-known, -lams)
-    last = narrowed(behind.params, part.inputs, axis=-2)
-    near = trees.rows(last, np.where(own, place, -1))
-    second = narrowed(behind.second, part.inputs, axis=-2)
-    points = np.where(own, known[-1], lams), known[-1], behind.at
-    points = (np.asarray(lam, part.data.X.dtype) for lam in points)
-    given = part.problem, near, second, *points
-    return trees.fetched(trees.jitted(_on_the_secant, *given))
+    near = trees.rows(behind.params, np.where(own, place, -1))
+    last = np.where(own, lams, known[-1])
+    numbers = (a.astype(dtype) for a in (lams, lows, last, np.asarray(behind.at)))
+    lams, lows, last, second = numbers
+    return Stretch(inputs, lams, lows, near, last, behind.second, second)
 
 
-def _on_the_secant(
-    problem: Problem, near: Params, second: Params, lams: Array, last: Array, at: Array
-) -> Params:
-    def one(near: Params, second: Params, lam: Array) -> Params:
-        ahead = fista.secant(problem, lam, (near, last), (second, at))
-        return problem.penalty.prox(ahead, 0.0, 0.0)  # within bounds
+def _lows(lams: np.ndarray, at: int, length: int) -> np.ndarray:
+    """Where pushes are measured if a lam is the last that is done: [length].
 
-    folds = jax.vmap(one, in_axes=(0, 0, None))
-    return jax.vmap(folds, in_axes=(0, None, 0))(near, second, lams)
+    Below all lams of the next stretch as far as that is below the lam, as gradients
+    move about as fast as lam.
+    """
+    here, ahead = (
+        lams[np.minimum(np.arange(begin, begin + length), len(lams) - 1)]
+        for begin in (at, at + length)
+    )
+    return np.maximum(2 * ahead - here, ahead / 4)
 
 
-def _paced(data: Data, part: Part, info: Info) -> Data:
+def _paced(data: Data, inputs: np.ndarray, info: Info) -> Data:
     """Data whose next steps begin as long as the last ones of a stretch.
 
     The bound that the first began with is loose, ten times and more where losses
     saturate, and steps are slow to forget it.
     """
     aid: Any = data.aid
-    sizes = jax.tree.leaves(part.data.aid.metric)  # pyright: ignore
+    sizes = jax.tree.leaves(narrowed(aid.metric, inputs))
     step = float(np.min(info.step[-1])) * max(float(np.max(m)) for m in sizes)
     most = float(aid.curvature)
     first = min(1 / step, most) if step > 0 else most
@@ -212,23 +211,25 @@ def _paced(data: Data, part: Part, info: Info) -> Data:
 
 def _judge(
     found: Found, info: Info, inputs: np.ndarray, tol: float
-) -> tuple[int, Info]:
+) -> tuple[int, Found, Info]:
     """How many lams are done, and what is known of all of them.
 
     A lam is not done where the gap is above the tolerance and an input outside of the
     working set would leave 0.
     """
-    found.enters[..., inputs] = False
+    enters = np.array(found.enters)
+    enters[..., inputs] = False
     fair = (info.status == Status.converged) | (info.status == Status.floor)
     measured = found.measured
     loose = fair & (measured.gap > tol)
-    again = loose.any(axis=1) & found.enters.any(axis=(1, 2))
+    again = loose.any(axis=1) & enters.any(axis=(1, 2))
     status = np.where(loose, Status.floor, info.status)
     status = np.where(fair & ~loose, Status.converged, status).astype(np.int32)
     good = int(np.argmax(np.append(again, True)))
     names = "gap", "loss", "penalty", "objective"
     values = {name: getattr(measured, name) for name in names}
-    return good, info._replace(**values, kkt=found.kkt, status=status)
+    info = info._replace(**values, kkt=found.kkt, status=status)
+    return good, found._replace(enters=enters), info
 
 
 def _nonzero(params: Params) -> np.ndarray:
@@ -238,23 +239,14 @@ def _nonzero(params: Params) -> np.ndarray:
 
 
 def _choose(
-    problem: Problem,
-    data: Data,
-    grad: Params,
-    needed: np.ndarray,
-    later: np.ndarray,
-    size: int,
-    lams: np.ndarray,
-    before: float,
+    data: Data, pushes: np.ndarray, needed: np.ndarray, later: np.ndarray, size: int
 ) -> np.ndarray | None:
-    """The next working set, of `grad [F, ...]` at the lam before; None: all inputs.
+    """The next working set, of pushes [F, p] at the lam before; None: all inputs.
 
     It is no smaller than `size`, that of the set before, and has all that is needed;
     what would enter later [p] as well if it grows by a step at most, else if there is
     room.
     """
-    low = np.asarray(max(2 * lams[-1] - before, lams[-1] / 4), data.X.dtype)
-    pushes = np.asarray(trees.jitted(_pushes, problem.penalty, grad, low))
     free = data.aid.moves.inputs  # pyright: ignore
     free = free[free >= 0]
     needed[free] = True
@@ -264,9 +256,12 @@ def _choose(
     size = _size(size, needed.sum())
     if 2 * size > needed.size:
         return None
-    rank = np.where(needed, np.inf, pushes + later * np.max(pushes))
-    rest = np.setdiff1d(np.argpartition(-rank, size)[:size], free)
-    return np.concatenate([free, rest])[:size]
+    push = pushes.max(axis=0)
+    rank = np.where(needed, np.inf, push + later * push.max())
+    chosen = np.zeros(needed.size, bool)
+    chosen[np.argpartition(-rank, size)[:size]] = True
+    chosen[free] = False
+    return np.concatenate([free, np.flatnonzero(chosen)])[:size]
 
 
 def _size(before: int, needed: int) -> int:
@@ -276,68 +271,6 @@ def _size(before: int, needed: int) -> int:
     return before
 
 
-def _pushes(penalty: Penalty, grad: Params, lam: Array) -> Array:
-    """How far each input would leave 0 in a step of 1, [p]; the most of folds."""
-
-    def one(grad: Params) -> Array:
-        minus = jax.tree.map(jnp.negative, grad)
-        return jnp.max(jnp.abs(penalty.prox(minus, lam, 1.0)[0]["w"]), axis=1)
-
-    return jnp.max(jax.vmap(one)(grad), axis=0)
-
-
-def _gradients(problem: Problem, data: Data, lane: Lane, params: Params) -> Params:
-    def one(weights: Array, scaling: Any, params: Params) -> Params:
-        here, a = rescaled(data, scaling), weights / jnp.sum(weights)
-        return jax.grad(objective.smooth, argnums=1)(problem, params, here, a)
-
-    return jax.vmap(one)(lane.weights, lane.scaling, params)
-
-
-def _look(
-    problem: Problem,
-    data: Data,
-    part: Part,
-    lane: Lane,
-    lams: np.ndarray,
-    params: Params,
-    step: Array,
-) -> Found:
-    """Of params [l, F, ...] of a part."""
-    own, most = lane_of(lane, part.inputs).scaling, _looked_at(len(lane.weights))
-    lams, looks = np.asarray(lams, data.X.dtype), []
-    for begin in range(0, len(lams), most):
-        few = trees.rows((lams, params, step), slice(begin, begin + most))
-        # Filled up, so that all stretches share the programs.
-        more = most - len(few[0])
-        few = jax.tree.map(lambda a, n=more: np.concatenate([a, *[a[-1:]] * n]), few)
-        whole, eta = trees.jitted(widened, data.X.shape[1], part, own, few[1])
-        given = problem, data, lane.weights, lane.scaling, few[0]
-        looks.append(trees.jitted(_looks, *given, whole, eta, few[2]))
-    looks = trees.fetched(looks)
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(lams)], *looks)
-
-
 def stretch_of(folds: int, inputs: int) -> int:
     """How many lams are solved at a time, in so many inputs."""
-    return _looked_at(folds) * (LONG if inputs <= SMALLEST else 1)
-
-
-def _looked_at(folds: int) -> int:
-    """How many lams are looked at at a time."""
-    return max(2, LANES // folds)
-
-
-def _looks(problem, data, weights, scaling, lams, params, eta, step) -> Found:
-    def one(weights, scaling, lam, params, eta, step) -> Found:
-        here, a = rescaled(data, scaling), weights / jnp.sum(weights)
-        look = certificates.look_at(problem, here, a, params, eta)
-        look = certificates.refit(problem, here, a, lam, look)
-        found = certificates.certificate(problem, here, a, lam, look)
-        kkt = objective.kkt_residual(problem, look.params, found.grad, lam, step)
-        pushed = jax.tree.map(jnp.negative, found.grad)
-        moved = problem.penalty.prox(pushed, lam, 1.0)[0]["w"]
-        return Found(look.params, found, kkt, jnp.any(moved != 0, axis=1))
-
-    folds = jax.vmap(one, in_axes=(0, 0, None, 0, 0, 0))
-    return jax.vmap(lambda *own: folds(weights, scaling, *own))(lams, params, eta, step)
+    return stretches.looked_at(folds) * (LONG if inputs <= SMALLEST else 1)

@@ -66,12 +66,12 @@ def run(
     chosen = lanes.lam[table], lanes.seed[heads], lanes.fold[heads]
     lane = lanes._replace(lam=chosen[0], seed=chosen[1], fold=chosen[2])
     given = build, problem, data, lane, starts, np.array(limits[:2], np.int32)
-    found = trees.fetched(trees.jitted(_paths, *given))
+    found = trees.fetched(trees.jitted(paths, *given))
     place = np.unique(table, return_index=True)[1]
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[place], found)
 
 
-def _paths(
+def paths(
     build: Callable[..., Solver],
     problem: Problem,
     data: Data,

@@ -22,15 +22,12 @@ from regjax import (
     workers,
 )
 from regjax.progress import progress_bar
-from regjax.side_by_side import Limits
 from regjax.solvers import gram
 from regjax.task import DIRECTIONS, Task
 from regjax.types import Data, Info, Lane, Params, Problem, Status
 
 LAMS_A_CHAIN, CHAINS = 8, 32
 QUICK_LAMS_A_CHAIN = 13  # where a step is next to nothing and lams go side by side
-WORK = 2**32  # numbers of X times rounds and lanes: some seconds
-LEAST_ROUNDS, MOST_ROUNDS = 50, 1000  # of a working set side by side
 
 
 class Folds(NamedTuple):
@@ -159,19 +156,14 @@ def _lanes(lane: Lane, lams: np.ndarray, seeds: int, dtype: Any) -> Lane:
 
 
 def _engine(
-    task: Task,
-    work: Work,
-    room: int,
-    tell: Callable | None,
-    limits: Limits | None = None,
+    task: Task, work: Work, room: int, tell: Callable | None
 ) -> tuple[Params, Info]:
-    """Side by side where there are limits or a Gram matrix, and the rest by slots."""
-    if gram.applies(task.solver, *work[:3]):
-        work = work._replace(data=gram.with_matrix(work.data, work.lanes))
-        limits = limits or gram.limits(work.data)
+    """Side by side where there is a Gram matrix, and the rest by slots."""
     wanted = 1 if room == 1 else len(work.chains)
-    if limits is None:
+    if not gram.applies(task.solver, *work[:3]):
         return _by_slots(task, work, wanted, room, tell)
+    work = work._replace(data=gram.with_matrix(work.data, work.lanes))
+    limits = gram.limits(work.data)
     with workers.catch_interrupt() as interrupted:
         found = side_by_side.run(task.solver.build, *work, limits)
         left = found[1].status == Status.running
@@ -227,20 +219,18 @@ def _screened(
     lane = lane._replace(weights=np.atleast_2d(lane.weights))
     folds, data = len(lane.weights), task.ground.data
 
-    def solve(problem, part, lane, starts, lams, on_progress=None):
+    def solve(problem, rows, lane, starts, lams, on_progress=None):
         if folds == 1:
             lane = lane._replace(weights=lane.weights[0])
         many = _lanes(lane, lams, 1, data.X.dtype)
         kept = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), starts)
         seed = np.arange(len(many.lam)) % len(jax.tree.leaves(kept)[0])
         many = many._replace(seed=seed)  # each fold has a start of its own, or lam too
-        own, limits = task, None
-        if part.X.shape[1] < data.X.shape[1]:
-            width = screening.stretch_of(folds, part.X.shape[1]) * folds
-            own, limits = task._replace(chains=len(lams)), _affordable(part, width)
-        chains = _chains(own, len(lams), folds)
-        work = Work(problem, part, many, kept, chains)
-        found = _engine(task, work, len(many.lam), on_progress, limits)
+        # Lams with starts of their own are chains of their own.
+        apart = len(jax.tree.leaves(starts)[0]) > 1
+        own = task._replace(chains=len(lams)) if apart else task
+        work = Work(problem, rows, many, kept, _chains(own, len(lams), folds))
+        found = _engine(own, work, len(many.lam), on_progress)
         return jax.tree.map(lambda a: a.reshape(len(lams), folds, *a.shape[1:]), found)
 
     start = jax.tree.map(lambda a: a[0], task.ground.starts)
@@ -255,14 +245,6 @@ def _screened(
     params, info = jax.tree.map(flat, found)
     info.status[len(info.status) - left * folds :] = Status.running
     return params, info
-
-
-def _affordable(data: Data, width: int) -> Limits | None:
-    """So many rounds that Ctrl-C waits some seconds at most; None: too few."""
-    rounds = WORK // (width * data.X.size * data.y.shape[1])
-    if rounds < LEAST_ROUNDS:
-        return None
-    return Limits(min(rounds, MOST_ROUNDS), 0, width)
 
 
 def _chains(

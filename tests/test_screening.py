@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import regjax as rj
-from regjax import conditioning, objective, parts, screening, side_by_side, sweep
+from regjax import conditioning, objective, screening, side_by_side, stretches, sweep
 from regjax.task import prepare
 
 N, P = 60, 640
@@ -64,14 +64,14 @@ def prepared(*given):
 @pytest.fixture
 def sizes(monkeypatch):
     """Of the working sets that are solved, however small X is."""
-    found, part_of = [], screening.part_of
+    found, solve = [], stretches.solve
     monkeypatch.setattr(screening, "LEAST_NUMBERS", 0)
 
-    def counted(problem, data, inputs):
-        found.append(len(inputs))
-        return part_of(problem, data, inputs)
+    def counted(method, problem, data, lane, stretch, engine):
+        found.append(len(stretch.inputs))
+        return solve(method, problem, data, lane, stretch, engine)
 
-    monkeypatch.setattr(screening, "part_of", counted)
+    monkeypatch.setattr(stretches, "solve", counted)
     return found
 
 
@@ -99,12 +99,12 @@ def test_an_input_that_was_missing_is_noticed(sizes, monkeypatch):
     """However badly the working sets are chosen."""
     problem, X, y = case("lasso")
     plain = rj.fit_path(problem, X, y, 25)
-    pushes = screening._pushes
+    choose = screening._choose
 
-    def worst(penalty, grad, lam):
-        return -pushes(penalty, grad, lam)
+    def worst(data, pushes, *known):
+        return choose(data, -pushes, *known)
 
-    monkeypatch.setattr(screening, "_pushes", worst)
+    monkeypatch.setattr(screening, "_choose", worst)
     sizes.clear()
     goods, judge = [], screening._judge
 
@@ -122,7 +122,7 @@ def test_an_input_that_was_missing_is_noticed(sizes, monkeypatch):
 
 @pytest.mark.parametrize(
     ("before", "needed", "size"),
-    [(64, 51, 64), (64, 52, 256), (256, 9, 256), (64, 900, 2048), (2048, 1700, 4096)],
+    [(64, 51, 64), (64, 52, 256), (256, 9, 256), (256, 210, 512), (64, 900, 2048)],
 )
 def test_sizes_of_working_sets(before, needed, size):
     """Few, with room for a quarter more, closer together where they are large."""
@@ -140,10 +140,10 @@ def starts(wanted, lams, at, penalty=None):
     second = params(1.0, -3.0, 5.0, 3.0)
     behind = screening.Behind(stacked, np.array(lams), second, at)
     penalty = penalty or rj.penalties.l1()
-    problem = rj.Problem(rj.models.linear(3), rj.losses.half_squared_error(), penalty)
-    data = rj.types.Data(np.zeros((5, 3)), np.zeros((5, 1)))
-    part = parts.Part(problem, data, np.array([1, 0, 3]))
-    begun = screening._starts(np.array(wanted), behind, part, 2)
+    problem = rj.Problem(rj.models.linear(4), rj.losses.half_squared_error(), penalty)
+    inputs = np.array([1, 0, 3])
+    stretch = screening._stretch(np.array(wanted), 0, 2, inputs, behind)
+    begun = stretches._starts(problem, stretch)
     return begun[0]["w"][:, 0, :, 0], begun[0]["b"][:, 0, 0]
 
 
@@ -177,13 +177,13 @@ def test_what_a_path_starts_from_is_no_solution(sizes, monkeypatch, init):
     problem, X, y = case("lasso")
     whole = rj.fit_path(problem, X, y, 20)
     given = {"init": whole[10].params} if init else {}
-    found, run = [], screening._starts
+    found, run = [], screening._stretch
 
-    def noted(lams, behind, *more):
-        found.append(behind.at)
-        return run(lams, behind, *more)
+    def noted(*given):
+        found.append(given[-1].at)
+        return run(*given)
 
-    monkeypatch.setattr(screening, "_starts", noted)
+    monkeypatch.setattr(screening, "_stretch", noted)
     rj.fit_path(problem, X, y, whole.lams[1:], **given)
     assert np.isnan(found[0]) and found[1] != whole.lams[1]
     assert np.isfinite(found[2:]).all()
@@ -192,12 +192,12 @@ def test_what_a_path_starts_from_is_no_solution(sizes, monkeypatch, init):
 def test_stretches_begin_nearer_than_where_the_last_one_ended(sizes, monkeypatch):
     problem, X, y = case("logistic enet")
     ahead = rj.fit_path(problem, X, y, 100).n_iter.sum()
-    run = screening._starts
+    run = screening._stretch
 
-    def flat(lams, behind, *more):
-        return run(lams, behind._replace(at=np.nan), *more)
+    def flat(*given):
+        return run(*given[:-1], given[-1]._replace(at=np.nan))
 
-    monkeypatch.setattr(screening, "_starts", flat)
+    monkeypatch.setattr(screening, "_stretch", flat)
     assert ahead < 0.9 * rj.fit_path(problem, X, y, 100).n_iter.sum()
 
 
@@ -219,23 +219,24 @@ def test_stretches_go_on_with_the_steps_of_the_last_one(monkeypatch):
 def test_no_step_begins_below_that_of_the_bound(step):
     problem, X, y = case("logistic enet")
     ground = prepared(problem, X, y, 3).ground
-    part = parts.part_of(problem, ground.data, np.arange(64))
+    inputs = np.arange(64)
     info = types.SimpleNamespace(step=np.array([[1.0], [step]], np.float32))
-    first = screening._paced(ground.data, part, info).aid.first
+    first = screening._paced(ground.data, inputs, info).aid.first
     assert first.dtype == np.float32 and 0 <= first <= ground.data.aid.curvature
     if step == 0.5:
-        assert first == pytest.approx(2 / part.data.aid.metric[0]["w"].max())
+        assert first == pytest.approx(2 / ground.data.aid.metric[0]["w"][inputs].max())
 
 
 @pytest.mark.parametrize("folds", [1, 3])
 def test_stretches_of_any_length_share_a_program(sizes, monkeypatch, folds):
-    found, run = [], side_by_side.run
+    found, solve = [], stretches.solve
 
-    def noted(build, problem, data, lanes, starts, *given):
-        found.append((data.X.shape[1], len(starts[0]["w"]), len(lanes.lam)))
-        return run(build, problem, data, lanes, starts, *given)
+    def noted(*given):
+        inputs, lams = given[4][:2]
+        found.append((len(inputs), len(lams), len(np.unique(lams))))
+        return solve(*given)
 
-    monkeypatch.setattr(side_by_side, "run", noted)
+    monkeypatch.setattr(stretches, "solve", noted)
     problem, X, y = case("logistic enet")
     if folds == 1:
         rj.fit_path(problem, X, y, 45)
@@ -247,18 +248,18 @@ def test_stretches_of_any_length_share_a_program(sizes, monkeypatch, folds):
 
 def test_the_smallest_sets_have_twice_the_lams(sizes, monkeypatch):
     problem, X, y = case("lasso")
-    stretches, look = [], screening._look
+    asked, solve = [], stretches.solve
 
-    def seen(*given):
-        stretches.append((len(given[2].inputs), len(given[4])))
-        return look(*given)
+    def noted(*given):
+        asked.append(tuple(map(len, given[4][:2])))
+        return solve(*given)
 
-    monkeypatch.setattr(screening, "_look", seen)
+    monkeypatch.setattr(stretches, "solve", noted)
     path = rj.fit_path(problem, X, y, 60)
     assert np.all(path.status == rj.Status.converged)
     assert sizes == sorted(sizes), "sets do not shrink"
-    assert stretches[0] == (64, 16) and stretches[-1][0] > 64
-    assert all(lams <= (16 if size == 64 else 8) for size, lams in stretches)
+    assert asked[0] == (64, 16) and asked[-1][0] > 64
+    assert all(lams == (16 if size == 64 else 8) for size, lams in asked)
 
 
 def test_folds_share_a_working_set(sizes, monkeypatch):
@@ -275,18 +276,17 @@ def test_folds_share_a_working_set(sizes, monkeypatch):
 def test_lams_down_to_zero_end_with_all_inputs(sizes, monkeypatch):
     """Those, and not the lams before: of them nearly all inputs enter."""
     problem, X, y = case("lasso")
-    left, choose = [], screening._choose
+    left, engine = [], sweep._engine
 
-    def chosen(*given):
-        inputs = choose(*given)
-        if inputs is None:
-            left.extend(given[-2])
-        return inputs
+    def noted(task, work, *given):
+        left.extend(work.lanes.lam)
+        return engine(task, work, *given)
 
-    monkeypatch.setattr(screening, "_choose", chosen)
+    monkeypatch.setattr(sweep, "_engine", noted)
     lams = np.append(np.geomspace(1.2, 0.1, 10), [1e-3, 0])
     path = rj.fit_path(problem, X, y, lams)
-    assert sizes and left == [1e-3, 0] and len(path) == 12
+    assert sizes and len(path) == 12
+    np.testing.assert_allclose(left, [1e-3, 0], rtol=1e-6)
     assert np.all(path.status == rj.Status.converged) and path.loss[-1] < 1e-4
 
 
@@ -320,7 +320,7 @@ def test_what_it_is_for(n, p, pays):
 def test_what_takes_too_long_goes_on_by_slots(sizes, monkeypatch):
     problem, X, y = case("logistic enet")
     plain = rj.fit_path(problem, X, y, 20)
-    monkeypatch.setattr(sweep, "MOST_ROUNDS", 1)
+    monkeypatch.setattr(stretches, "MOST_ROUNDS", 1)
     left, by_slots, told = [], sweep._by_slots, []
 
     def counted(task, work, *rest):
@@ -352,15 +352,12 @@ def test_what_is_left_is_not_called_an_end():
     limits = side_by_side.Limits(1, 0, 8)
     _, info = side_by_side.run(task.solver.build, *work, limits)
     assert info.status == [rj.Status.running]
-    _, info = sweep._engine(task, work, 1, None, limits)
-    assert info.status == [rj.Status.converged]
-    np.testing.assert_allclose(info.objective, plain.objective, rtol=1e-5)
 
 
 def test_no_stretch_takes_long(sizes, monkeypatch):
     """Until the next look at Ctrl-C: by slots, where X is too large."""
-    monkeypatch.setattr(sweep, "WORK", 1)
-    monkeypatch.setattr(side_by_side, "run", None)
+    monkeypatch.setattr(stretches, "WORK", 1)
+    monkeypatch.setattr(stretches, "_solved", None)
     problem, X, y = case("logistic enet")
     path = rj.fit_path(problem, X, y, 20)
     assert sizes and np.all(path.status == rj.Status.converged)

@@ -27,6 +27,7 @@ FLOORS = [
         "workers",
         "lanes",
         "side_by_side",
+        "stretches",
         "parts",
         "screening",
         "solvers",

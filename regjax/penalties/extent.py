@@ -38,7 +38,7 @@ class Extent(NamedTuple):
 
     def at(self, rows: np.ndarray) -> Extent:
         """Of some inputs only, [m] of them."""
-        one = (a if a is None or np.ndim(a) == 0 else np.asarray(a)[rows] for a in self)
+        one = (a if a is None or np.ndim(a) == 0 else a[rows] for a in self)
         return Extent(*one)
 
     def check(self, chosen: Params, params: Params) -> None:

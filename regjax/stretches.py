@@ -1,0 +1,241 @@
+"""A stretch of lams on a working set of inputs: solved, and looked at over all inputs.
+
+Both are programs of few shapes, whose arrays stay on the device in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from regjax import certificates, objective, side_by_side, trees
+from regjax.free_block import rescaled
+from regjax.parts import lane_of, narrowed, part_of, widened
+from regjax.penalties.extent import of_inputs
+from regjax.solvers import fista, gram
+from regjax.types import (
+    Array,
+    Data,
+    Info,
+    Lane,
+    Method,
+    Params,
+    Penalty,
+    Problem,
+    Status,
+)
+
+LANES = 8  # looked at at a time
+WORK = 2**32  # numbers of X times rounds and lanes: some seconds
+LEAST_ROUNDS, MOST_ROUNDS = 50, 1000  # of a lam
+
+
+class Stretch(NamedTuple):
+    """What is asked for.
+
+    Attributes:
+      inputs: [m] the working set.
+      lams: [s] descending; the last is repeated where there are fewer.
+      lows: [s] the lam at which an input's push is measured, if this one is the last
+        that is done.
+      near: [s, F, ...] params of all inputs that each begins near.
+      last: [s] lams of these; of one's own nothing is added.
+      second: [F, ...] params of another lam, for a secant.
+      at: [] that; NaN: there is none.
+    """
+
+    inputs: np.ndarray
+    lams: np.ndarray
+    lows: np.ndarray
+    near: Params
+    last: np.ndarray
+    second: Params
+    at: np.ndarray
+
+
+class Found(NamedTuple):
+    """What a look at all inputs finds, [s, F, ...] of lams and folds.
+
+    Attributes:
+      params: of all inputs.
+      measured: their certificate.
+      kkt: residual.
+      enters: [..., p] bool, whether an input would leave 0.
+      pushes: [..., p] how far, at the low lam.
+    """
+
+    params: Params
+    measured: certificates.Certificate
+    kkt: Array
+    enters: Array
+    pushes: Array
+
+
+def solve(
+    method: Method,
+    problem: Problem,
+    data: Data,
+    lane: Lane,
+    stretch: Stretch,
+    engine: Callable[..., tuple[Params, Info]],
+) -> tuple[Found, Info]:
+    """Solve a stretch, and look.
+
+    Args:
+      method: a solver that `reduces`.
+      problem: of all inputs.
+      data: rows, with an Aid.
+      lane: what all lanes share; weights [F, n], scaling [F, p] or None.
+      stretch: what is asked for.
+      engine: `engine(problem, data, lane, starts, lams) -> (params, info)`, arrays
+        [s, F, ...]: solves what takes too long for one program.
+
+    Returns:
+      `(found, info)`, [s, F, ...] on the host; status `running` after a Ctrl-C.
+    """
+    folds = len(lane.weights)
+    X = jax.ShapeDtypeStruct((len(data.X), len(stretch.inputs)), data.X.dtype)
+    most = WORK // (X.size * data.y.shape[1] * len(stretch.lams) * folds)
+    if most >= LEAST_ROUNDS:
+        rounds = np.array([min(most, MOST_ROUNDS), 0], np.int32)
+        alike = lane._replace(lam=stretch.lams)
+        alike = alike._replace(weights=lane.weights[0]) if folds == 1 else alike
+        quick = gram.applies(method, problem, data._replace(X=X), alike)
+        given = problem, data, lane, stretch, rounds
+        parts, info = trees.jitted(_solved, method.build, quick, *given)
+        found = _looked(problem, data, lane, parts)
+        info = trees.fetched(info)
+        if not np.any(info.status == Status.running):
+            return found, info
+        starts = narrowed(found.params, stretch.inputs, axis=-2)
+    else:
+        starts = trees.fetched(trees.jitted(_starts, problem, stretch))
+    part = part_of(problem, data, stretch.inputs)
+    own = lane_of(lane, stretch.inputs)
+    params, info = engine(part.problem, part.data, own, starts, stretch.lams)
+    given = problem, data, lane, stretch, params, info.step
+    return _looked(problem, data, lane, trees.jitted(_opened, *given)), info
+
+
+def pushes_of(penalty: Penalty, grad: Params, lam: Array) -> Array:
+    """How far each input would leave 0 in a step of 1, [p]."""
+    minus = jax.tree.map(jnp.negative, grad)
+    return jnp.max(jnp.abs(penalty.prox(minus, lam, 1.0)[0]["w"]), axis=1)
+
+
+def first_pushes(
+    problem: Problem, data: Data, lane: Lane, params: Params, lam: Array
+) -> Array:
+    """Of params [F, ...] that nothing is known of: [F, p]."""
+
+    def one(weights: Array, scaling: Any, params: Params) -> Array:
+        here, a = rescaled(data, scaling), weights / jnp.sum(weights)
+        grad = jax.grad(objective.smooth, argnums=1)(problem, params, here, a)
+        return pushes_of(problem.penalty, grad, lam)
+
+    return jax.vmap(one)(lane.weights, lane.scaling, params)
+
+
+def looked_at(folds: int) -> int:
+    """How many lams of so many folds are looked at at a time."""
+    return max(2, LANES // folds)
+
+
+def _solved(
+    build: Callable[..., Any],
+    quick: bool,
+    problem: Problem,
+    data: Data,
+    lane: Lane,
+    stretch: Stretch,
+    rounds: Array,
+) -> tuple[list[Any], Info]:
+    """What is to be looked at, and info [s, F]; every lane is a chain of its own."""
+    part, own = part_of(problem, data, stretch.inputs), lane_of(lane, stretch.inputs)
+    count, folds = len(stretch.lams), len(lane.weights)
+    if folds == 1:
+        alone = jax.tree.map(lambda a: a[0], (own.weights, own.scaling))
+        own = own._replace(weights=alone[0], scaling=alone[1])
+    many = own._replace(
+        lam=jnp.repeat(stretch.lams, folds)[:, None],
+        seed=jnp.arange(count * folds),
+        fold=jnp.tile(jnp.arange(folds), count),
+    )
+    starts = jax.tree.map(
+        lambda a: a.reshape(-1, *a.shape[2:]), _starts(problem, stretch)
+    )
+    rows = gram.with_matrix(part.data, own) if quick else part.data
+    found = side_by_side.paths(build, part.problem, rows, many, starts, rounds)
+    params, info = jax.tree.map(lambda a: a.reshape(count, folds, *a.shape[2:]), found)
+    return _opened(problem, data, lane, stretch, params, info.step), info
+
+
+def _starts(problem: Problem, stretch: Stretch) -> Params:
+    """Where lams begin in the inputs of the set: [s, F, ...], on the secant."""
+    problem = problem._replace(penalty=of_inputs(problem.penalty, stretch.inputs))
+
+    def one(near: Params, second: Params, lam: Array, last: Array) -> Params:
+        ahead = fista.secant(problem, lam, (near, last), (second, stretch.at))
+        return problem.penalty.prox(ahead, 0.0, 0.0)  # within bounds
+
+    near, second = (
+        narrowed(params, stretch.inputs, axis=-2)
+        for params in (stretch.near, stretch.second)
+    )
+    folds = jax.vmap(one, in_axes=(0, 0, None, None))
+    every = jax.vmap(folds, in_axes=(0, None, 0, 0))
+    return every(near, second, stretch.lams, stretch.last)
+
+
+def _opened(
+    problem: Problem,
+    data: Data,
+    lane: Lane,
+    stretch: Stretch,
+    params: Params,
+    step: Array,
+) -> list[Any]:
+    """Params [s, F, ...] of the set as those of all inputs, with what a look needs.
+
+    In parts of as many lams as are looked at at a time.
+    """
+    part = part_of(problem, data, stretch.inputs)
+    scaling = lane_of(lane, stretch.inputs).scaling
+    whole, eta = widened(data.X.shape[1], part, scaling, params)
+    given, most = (
+        (stretch.lams, stretch.lows, whole, eta, step),
+        looked_at(len(lane.weights)),
+    )
+    return [
+        trees.rows(given, slice(begin, begin + most))
+        for begin in range(0, len(stretch.lams), most)
+    ]
+
+
+def _looked(problem: Problem, data: Data, lane: Lane, parts: list[Any]) -> Found:
+    given = problem, data, lane.weights, lane.scaling
+    looks = trees.fetched([trees.jitted(_looks, *given, *part) for part in parts])
+    if len(looks) == 1:
+        return looks[0]
+    return jax.tree.map(lambda *a: np.concatenate(a), *looks)
+
+
+def _looks(problem, data, weights, scaling, lams, lows, params, eta, step) -> Found:
+    def one(weights, scaling, lam, low, params, eta, step) -> Found:
+        here, a = rescaled(data, scaling), weights / jnp.sum(weights)
+        look = certificates.look_at(problem, here, a, params, eta)
+        look = certificates.refit(problem, here, a, lam, look)
+        found = certificates.certificate(problem, here, a, lam, look)
+        kkt = objective.kkt_residual(problem, look.params, found.grad, lam, step)
+        enters, pushes = (
+            pushes_of(problem.penalty, found.grad, at) for at in (lam, low)
+        )
+        return Found(look.params, found, kkt, enters != 0, pushes)
+
+    folds = jax.vmap(one, in_axes=(0, 0, None, None, 0, 0, 0))
+    every = jax.vmap(lambda *own: folds(weights, scaling, *own))
+    return every(lams, lows, params, eta, step)
