@@ -139,12 +139,11 @@ def _conditioned(
         data = data._replace(y=(np.asarray(data.y) - mean.y).astype(data.X.dtype))
     if few_rows is not None:
         data, weights = moments.fewer_rows(data, weights, center, few_rows)
-    elif center is not None:
-        centred = conditioning.unfilled(data.X.shape, data.X.dtype)
-        data = data._replace(X=np.subtract(data.X, center, out=centred))
+        center = None
     X, squares = np.asarray(data.X), None
     if convex and is_linear(problem.model):
-        squares = conditioning.mean_squares(X, weights / weights.sum(dtype=float))
+        shares = weights / weights.sum(dtype=float)
+        X, squares = conditioning.centred(X, center, shares)
     data = jax.device_put(data._replace(X=conditioning.shareable(X)))
     if convex:
         data = conditioning.with_turned(problem, data)

@@ -189,7 +189,8 @@ def _scales(problem: Problem, chosen: Params) -> bool:
 
 def _scaled(data: Data, weights: np.ndarray) -> tuple[Data, np.ndarray]:
     X = np.asarray(data.X)
-    squares = conditioning.mean_squares(X, weights / weights.sum(dtype=float))
+    shares = weights / weights.sum(dtype=float)
+    _, squares = conditioning.centred(X, None, shares)
     scale = np.where(squares > 0, np.sqrt(squares), 1.0).astype(X.dtype)
     return data._replace(X=X / scale), scale
 
