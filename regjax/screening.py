@@ -103,8 +103,8 @@ def run(
     now, before = jax.tree.map(lambda a: np.stack([a] * count), start), np.nan
     size, none = SMALLEST, np.zeros(data.X.shape[1], bool)
     missing = later = none
-    lows = _lows(lams, 0, stretch_of(count, size))
-    given = problem, data, lane, now, lows[0].astype(data.X.dtype)
+    ends = _upto(lams, stretch_of(count, size))[[0, -1]].astype(data.X.dtype)
+    given = problem, data, lane, now, *ends
     pushes = np.asarray(trees.jitted(stretches.first_pushes, *given))
     alone = jax.tree.map(lambda a: a[None], now)
     behind = Behind(alone, np.array([np.inf]), now, np.nan)
@@ -170,28 +170,19 @@ def _stretch(
 
     Those that were solved before begin at their own params, others on the secant.
     """
-    lows = _lows(lams, at, length)
-    lams = lams[np.minimum(np.arange(at, at + length), len(lams) - 1)]
+    lams, ahead = _upto(lams[at:], length), _upto(lams[at:], 2 * length)[length:]
     known, dtype = behind.lams, behind.second[0]["w"].dtype
     own, place = np.isin(lams, known), np.searchsorted(-known, -lams)
     near = trees.rows(behind.params, np.where(own, place, -1))
     last = np.where(own, lams, known[-1])
-    numbers = (a.astype(dtype) for a in (lams, lows, last, np.asarray(behind.at)))
-    lams, lows, last, second = numbers
-    return Stretch(inputs, lams, lows, near, last, behind.second, second)
+    numbers = (a.astype(dtype) for a in (lams, ahead, last, np.asarray(behind.at)))
+    lams, ahead, last, second = numbers
+    return Stretch(inputs, lams, ahead, near, last, behind.second, second)
 
 
-def _lows(lams: np.ndarray, at: int, length: int) -> np.ndarray:
-    """Where pushes are measured if a lam is the last that is done: [length].
-
-    Below all lams of the next stretch as far as that is below the lam, as gradients
-    move about as fast as lam.
-    """
-    here, ahead = (
-        lams[np.minimum(np.arange(begin, begin + length), len(lams) - 1)]
-        for begin in (at, at + length)
-    )
-    return np.maximum(2 * ahead - here, ahead / 4)
+def _upto(lams: np.ndarray, length: int) -> np.ndarray:
+    """So many of them, the last repeated."""
+    return lams[np.minimum(np.arange(length), len(lams) - 1)]
 
 
 def _paced(data: Data, inputs: np.ndarray, info: Info) -> Data:

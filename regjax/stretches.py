@@ -5,6 +5,7 @@ Both are programs of few shapes, whose arrays stay on the device in between.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -40,8 +41,7 @@ class Stretch(NamedTuple):
     Attributes:
       inputs: [m] the working set.
       lams: [s] descending; the last is repeated where there are fewer.
-      lows: [s] the lam at which an input's push is measured, if this one is the last
-        that is done.
+      ahead: [s] the last lam of the next stretch, if this one is the last that is done.
       near: [s, F, ...] params of all inputs that each begins near.
       last: [s] lams of these; of one's own nothing is added.
       second: [F, ...] params of another lam, for a secant.
@@ -50,7 +50,7 @@ class Stretch(NamedTuple):
 
     inputs: np.ndarray
     lams: np.ndarray
-    lows: np.ndarray
+    ahead: np.ndarray
     near: Params
     last: np.ndarray
     second: Params
@@ -65,7 +65,7 @@ class Found(NamedTuple):
       measured: their certificate.
       kkt: residual.
       enters: [..., p] bool, whether an input would leave 0.
-      pushes: [..., p] how far, at the low lam.
+      pushes: [..., p] how far it is expected to be pushed at the lam ahead.
     """
 
     params: Params
@@ -121,21 +121,26 @@ def solve(
     return _looked(problem, data, lane, trees.jitted(_opened, *given)), info
 
 
-def pushes_of(penalty: Penalty, grad: Params, lam: Array) -> Array:
+def _pushes(penalty: Penalty, grad: Params, lam: Array) -> Array:
     """How far each input would leave 0 in a step of 1, [p]."""
     minus = jax.tree.map(jnp.negative, grad)
     return jnp.max(jnp.abs(penalty.prox(minus, lam, 1.0)[0]["w"]), axis=1)
 
 
+def _with_margin(lam: Array, ahead: Array) -> Array:
+    """As far below the lam ahead as that is below lam, but not near 0."""
+    return jnp.maximum(2 * ahead - lam, ahead / 4)
+
+
 def first_pushes(
-    problem: Problem, data: Data, lane: Lane, params: Params, lam: Array
+    problem: Problem, data: Data, lane: Lane, params: Params, lam: Array, ahead: Array
 ) -> Array:
-    """Of params [F, ...] that nothing is known of: [F, p]."""
+    """Pushes at params [F, ...] of a lam, [F, p]."""
 
     def one(weights: Array, scaling: Any, params: Params) -> Array:
         here, a = rescaled(data, scaling), weights / jnp.sum(weights)
         grad = jax.grad(objective.smooth, argnums=1)(problem, params, here, a)
-        return pushes_of(problem.penalty, grad, lam)
+        return _pushes(problem.penalty, grad, _with_margin(lam, ahead))
 
     return jax.vmap(one)(lane.weights, lane.scaling, params)
 
@@ -207,7 +212,7 @@ def _opened(
     scaling = lane_of(lane, stretch.inputs).scaling
     whole, eta = widened(data.X.shape[1], part, scaling, params)
     given, most = (
-        (stretch.lams, stretch.lows, whole, eta, step),
+        (stretch.lams, stretch.ahead, whole, eta, step),
         looked_at(len(lane.weights)),
     )
     return [
@@ -224,18 +229,38 @@ def _looked(problem: Problem, data: Data, lane: Lane, parts: list[Any]) -> Found
     return jax.tree.map(lambda *a: np.concatenate(a), *looks)
 
 
-def _looks(problem, data, weights, scaling, lams, lows, params, eta, step) -> Found:
-    def one(weights, scaling, lam, low, params, eta, step) -> Found:
+def _looks(problem, data, weights, scaling, lams, ahead, params, eta, step) -> Found:
+    def one(weights, scaling, lam, params, eta, step) -> Found:
         here, a = rescaled(data, scaling), weights / jnp.sum(weights)
         look = certificates.look_at(problem, here, a, params, eta)
         look = certificates.refit(problem, here, a, lam, look)
         found = certificates.certificate(problem, here, a, lam, look)
         kkt = objective.kkt_residual(problem, look.params, found.grad, lam, step)
-        enters, pushes = (
-            pushes_of(problem.penalty, found.grad, at) for at in (lam, low)
-        )
-        return Found(look.params, found, kkt, enters != 0, pushes)
+        enters = _pushes(problem.penalty, found.grad, lam) != 0
+        return Found(look.params, found, kkt, enters, jnp.zeros(()))
 
-    folds = jax.vmap(one, in_axes=(0, 0, None, None, 0, 0, 0))
+    folds = jax.vmap(one, in_axes=(0, 0, None, 0, 0, 0))
     every = jax.vmap(lambda *own: folds(weights, scaling, *own))
-    return every(lams, lows, params, eta, step)
+    found = every(lams, params, eta, step)
+    grad = _extrapolated(found.measured.grad, lams, ahead)
+    pushes = functools.partial(_pushes, problem.penalty)
+    low = _with_margin(lams, ahead)
+    pushed = jax.vmap(jax.vmap(pushes, in_axes=(0, None)))(grad, low)
+    return found._replace(pushes=pushed)
+
+
+def _extrapolated(grad: Params, lams: Array, ahead: Array) -> Params:
+    """Gradients [s, F, ...] as expected at the lams ahead [s]; see NOTES.
+
+    Along the line through that of the lam two before; of the first two that of them.
+    """
+    at = jnp.maximum(jnp.arange(len(lams)), 1)
+    back = jnp.maximum(at - 2, 0)
+    apart = lams[at] - lams[back]
+    ratio = jnp.where(apart < 0, (ahead - lams) / jnp.where(apart < 0, apart, 1.0), 0.0)
+
+    def one(g: Array) -> Array:
+        far = ratio.reshape(-1, *[1] * (g.ndim - 1))
+        return g + far * (g[at] - g[back])
+
+    return jax.tree.map(one, grad)

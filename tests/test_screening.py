@@ -368,3 +368,41 @@ def test_chains_of_ones_own_are_kept(sizes, more):
     problem, X, y = case("lasso")
     rj.fit_path(problem, X, y, [0.3, 0.2, 0.1], **more)
     assert not sizes
+
+
+def test_gradients_are_expected_on_a_line_through_those_before(x64):
+    """Whether a stretch is full or its last lam is repeated."""
+    lams, ahead = (
+        np.array([1.0, 0.8, 0.7, 0.4, 0.4]),
+        np.array([0.5, 0.3, 0.2, 0.1, 0.1]),
+    )
+    slope = np.array([[2.0, -1.0, 0.0]])
+
+    def gradients(at):
+        w = 3 + at[:, None, None] * slope[None]
+        return ({"w": w[..., None], "b": w[..., :1]},)
+
+    found = stretches._extrapolated(gradients(lams), lams, ahead)
+    jax.tree.map(np.testing.assert_allclose, found, gradients(ahead))
+    still = stretches._extrapolated(gradients(lams), np.ones(5), ahead)
+    jax.tree.map(np.testing.assert_array_equal, still, gradients(lams))
+
+
+def test_a_line_misses_fewer_inputs_than_the_last_gradient():
+    """Of those that the next eight lams use, beyond as many as are used already."""
+    problem, X, y = case("lasso")
+    path = rj.fit_path(problem, X, y, 60)
+    w, lams = path.params[0]["w"][:, :, 0], path.lams.astype(float)
+    eta = w @ X.T + path.params[0]["b"]
+    grad = ((eta - y) @ X / N)[:, None, :, None]
+    missed = np.zeros(2, int)
+    for i in range(7, 52):
+        near, ahead = slice(i - 7, i + 1), np.full(8, lams[i + 8])
+        line = stretches._extrapolated(({"w": grad[near]},), lams[near], ahead)
+        on = w[i] != 0
+        wanted = (w[i + 1 : i + 9] != 0).any(axis=0) & ~on
+        for k, g in enumerate((np.asarray(line[0]["w"][-1]), grad[i])):
+            rank = np.where(on, 0, np.abs(g[0, :, 0]))
+            chosen = np.argsort(-rank)[: on.sum()]
+            missed[k] += wanted.sum() - wanted[chosen].sum()
+    assert missed[0] < 0.9 * missed[1], missed
