@@ -33,6 +33,7 @@ from regjax.types import (
 LANES = 8  # looked at at a time
 WORK = 2**32  # numbers of X times rounds and lanes: some seconds
 LEAST_ROUNDS, MOST_ROUNDS = 50, 1000  # of a lam
+QUICK_INPUTS = 256  # whose Gram matrix is made for the steps of one stretch, at most
 
 
 class Stretch(NamedTuple):
@@ -104,7 +105,8 @@ def solve(
         rounds = np.array([min(most, MOST_ROUNDS), 0], np.int32)
         alike = lane._replace(lam=stretch.lams)
         alike = alike._replace(weights=lane.weights[0]) if folds == 1 else alike
-        quick = gram.applies(method, problem, data._replace(X=X), alike)
+        few = X.shape[1] <= QUICK_INPUTS
+        quick = few and gram.applies(method, problem, data._replace(X=X), alike)
         given = problem, data, lane, stretch, rounds
         parts, info = trees.jitted(_solved, method.build, quick, *given)
         found = _looked(problem, data, lane, parts)
