@@ -29,6 +29,7 @@ PROBES = 32  # random rows for the column sizes of a model without known layout
 HUGE = 1e12
 LARGE, LARGEST = 10**6, 2**28  # numbers in a wide X whose transpose is kept
 BLOCK, SMALL_BLOCK = 2**19, 2**16  # numbers in a block of rows
+SHORT = 1024  # rows of a sum one by one in float32
 ALIGNED, LARGE_PAGE = 64, 2**21  # bytes
 MOST_RESPONSES = 5 * 10**7  # numbers in the responses of the free coordinates
 
@@ -46,7 +47,7 @@ def column_means(X: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """
     share = (weights / weights.sum(dtype=float)).astype(X.dtype)
     total, constant = np.zeros(X.shape[1]), np.flatnonzero(X[0] == X[-1])
-    for rows in blocks(X):
+    for rows in blocks(X, min(BLOCK, SHORT * X.shape[1])):
         total += weighted_sum(share[rows], X[rows])
         if constant.size:
             same = np.all(X[rows][:, constant] == X[0, constant], axis=0)

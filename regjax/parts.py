@@ -45,15 +45,16 @@ def part_of(problem: Problem, data: Data, inputs: np.ndarray) -> Part:
         free=np.arange(aid.free.size, dtype=np.int32),
         null=aid.null * np.asarray(SHARE, aid.null.dtype),
     )
+    X = jax.ShapeDtypeStruct((len(data.X), len(inputs)), data.X.dtype)
+    kept = conditioning.keeps_turned(problem, data._replace(X=X))
     if data.XT is None:
         X = jnp.take(data.X, inputs, axis=1, mode="clip")
-        XT = X.T
+        XT = X.T if kept else None
     else:  # rows of X' are read at once, columns of X number by number
         XT = jnp.take(data.XT, inputs, axis=0, mode="clip")
         X = XT.T
-    data = data._replace(aid=aid, X=X)
-    kept = conditioning.keeps_turned(problem, data)
-    return Part(problem, data._replace(XT=XT if kept else None), inputs)
+    data = data._replace(aid=aid, X=X, XT=XT if kept else None)
+    return Part(problem, data, inputs)
 
 
 def lane_of(lane: Lane, inputs: np.ndarray) -> Lane:

@@ -98,6 +98,8 @@ def run(
     Returns:
       `(params, info)`, arrays [l, F, ...]; of fewer lams after a Ctrl-C.
     """
+    # What builds the penalty again is no part of the programs.
+    problem = problem._replace(penalty=problem.penalty._replace(config=None))
     count, at, done = len(lane.weights), 0, []
     tol = tolerance(method.tol, data.X.dtype) * float(data.aid.null)  # pyright: ignore
     now, before = jax.tree.map(lambda a: np.stack([a] * count), start), np.nan
@@ -232,7 +234,7 @@ def _nonzero(params: Params) -> np.ndarray:
 def _choose(
     data: Data, pushes: np.ndarray, needed: np.ndarray, later: np.ndarray, size: int
 ) -> np.ndarray | None:
-    """The next working set, of pushes [F, p] at the lam before; None: all inputs.
+    """The next working set, of pushes [F, p]; None: all inputs.
 
     It is no smaller than `size`, that of the set before, and has all that is needed;
     what would enter later [p] as well if it grows by a step at most, else if there is

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regjax import certificates, objective, side_by_side, trees
+from regjax import certificates, objective, side_by_side, trees, workers
 from regjax.free_block import rescaled
 from regjax.parts import lane_of, narrowed, part_of, widened
 from regjax.penalties.extent import of_inputs
@@ -98,7 +98,7 @@ def solve(
     Returns:
       `(found, info)`, [s, F, ...] on the host; status `running` after a Ctrl-C.
     """
-    folds = len(lane.weights)
+    folds, spent = len(lane.weights), 0
     X = jax.ShapeDtypeStruct((len(data.X), len(stretch.inputs)), data.X.dtype)
     most = WORK // (X.size * data.y.shape[1] * len(stretch.lams) * folds)
     if most >= LEAST_ROUNDS:
@@ -111,14 +111,17 @@ def solve(
         parts, info = trees.jitted(_solved, method.build, quick, *given)
         found = _looked(problem, data, lane, parts)
         info = trees.fetched(info)
-        if not np.any(info.status == Status.running):
-            return found, info
+        with workers.catch_interrupt() as interrupted:
+            if interrupted() or not np.any(info.status == Status.running):
+                return found, info
+        spent = info.n_iter
         starts = narrowed(found.params, stretch.inputs, axis=-2)
     else:
         starts = trees.fetched(trees.jitted(_starts, problem, stretch))
     part = part_of(problem, data, stretch.inputs)
     own = lane_of(lane, stretch.inputs)
     params, info = engine(part.problem, part.data, own, starts, stretch.lams)
+    info = info._replace(n_iter=info.n_iter + spent)
     given = problem, data, lane, stretch, params, info.step
     return _looked(problem, data, lane, trees.jitted(_opened, *given)), info
 

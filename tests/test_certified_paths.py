@@ -269,6 +269,14 @@ def test_a_saturated_fit_is_proved_in_float64_as_in_float32(x64):
             np.testing.assert_allclose(found, path.gap[i], rtol=0.02)
 
 
+@pytest.mark.parametrize(("n", "p"), [(500_000, 2), (100_000, 5), (1000, 500)])
+def test_means_of_columns_are_good_to_a_hundredth_of_their_deviation(n, p):
+    """Of float32 columns whose means are a thousand deviations."""
+    X = np.random.default_rng(0).normal(1000, 1, (n, p)).astype(np.float32)
+    found = conditioning.column_means(X, np.ones(n, np.float32))
+    np.testing.assert_allclose(found, X.mean(axis=0, dtype=float), atol=0.01)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(7, 3), (1, 1), (5,), (1100, 500)])
 def test_copies_that_a_cpu_shares(monkeypatch, shape, dtype):

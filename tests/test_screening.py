@@ -331,8 +331,25 @@ def test_what_takes_too_long_goes_on_by_slots(sizes, monkeypatch):
     path = rj.fit_path(problem, X, y, 20, progress=lambda *a: told.append(a))
     assert sizes and left and all(left) and np.all(path.status == rj.Status.converged)
     assert np.all(np.abs(path.objective - plain.objective) <= path.gap + plain.gap)
+    assert np.all(path.n_iter >= plain.n_iter), "what was spent before counts"
     done = [done for done, *_ in told]
     assert done == sorted(done) and {total for _, total, _ in told} == {20}
+
+
+def test_squared_error_goes_on_as_well(sizes, monkeypatch):
+    """By a Gram matrix of the working set first."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((100, 640)).astype(np.float32)
+    y = X[:, :5].sum(axis=1) + rng.standard_normal(100).astype(np.float32)
+    loss, penalty = rj.losses.half_squared_error(), rj.penalties.l1(bounds=(-1, 2))
+    problem = rj.Problem(rj.models.linear(640), loss, penalty)
+    monkeypatch.setattr(stretches, "MOST_ROUNDS", 1)
+    monkeypatch.setattr(stretches, "LEAST_ROUNDS", 1)
+    path = rj.fit_path(problem, X, y, 12)
+    assert sizes and np.all(path.status == rj.Status.converged)
+    for i in (3, 11):
+        gap = rj.certify(problem, X, y, path.lams[i], path[i].params)
+        assert gap <= 1.02 * path.gap[i] + 1e-6 * path.null_loss
 
 
 def test_what_is_left_is_not_called_an_end():

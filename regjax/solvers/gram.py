@@ -28,7 +28,9 @@ def applies(method: Method, problem: Problem, data: Data, lanes: Lane) -> bool:
     if not (models.is_linear(problem.model) and losses.is_squared(problem.loss)):
         return False
     # A free intercept's columns are centred, so that it does not meet them in G.
-    apart = not models.has_intercept(problem.model) or -1 in data.aid.moves.inputs
+    apart = not models.has_intercept(problem.model) or -1 in np.asarray(
+        data.aid.moves.inputs
+    )
     # With fewer rows the last lams take many rounds, and rows are the smaller product.
     n, p = data.X.shape
     shared = np.ndim(lanes.weights) == 1 and lanes.scaling is None
