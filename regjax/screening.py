@@ -98,8 +98,6 @@ def run(
     Returns:
       `(params, info)`, arrays [l, F, ...]; of fewer lams after a Ctrl-C.
     """
-    # What builds the penalty again is no part of the programs.
-    problem = problem._replace(penalty=problem.penalty._replace(config=None))
     count, at, done = len(lane.weights), 0, []
     tol = tolerance(method.tol, data.X.dtype) * float(data.aid.null)  # pyright: ignore
     now, before = jax.tree.map(lambda a: np.stack([a] * count), start), np.nan

@@ -234,7 +234,10 @@ def _screened(
         return jax.tree.map(lambda a: a.reshape(len(lams), folds, *a.shape[1:]), found)
 
     start = jax.tree.map(lambda a: a[0], task.ground.starts)
-    given = task.solver, task.problem, data, lane, start, lams
+    # Numbers that only build the penalty again would be arguments of all programs.
+    penalty = task.problem.penalty._replace(config=None)
+    problem = task.problem._replace(penalty=penalty)
+    given = task.solver, problem, data, lane, start, lams
     found = screening.run(*given, solve, tell)
     left = len(lams) - len(found[1].status)
 
