@@ -1,7 +1,7 @@
 """Many inputs: few are solved for, all are certified.
 
 A stretch of lams is solved on a working set of inputs: those that are nonzero, and
-those whose gradients come next. Then the duality gap over all inputs is measured. Lams
+those whose gradients are expected to come next. Then the duality gap over all inputs is measured. Lams
 that meet the tolerance are done; the first that does not names the inputs that were
 missing, those after it what comes next. Working sets have few sizes, so that few
 programs are compiled.
