@@ -1,10 +1,10 @@
 """Many inputs: few are solved for, all are certified.
 
 A stretch of lams is solved on a working set of inputs: those that are nonzero, and
-those whose gradients are expected to come next. Then the duality gap over all inputs is measured. Lams
-that meet the tolerance are done; the first that does not names the inputs that were
-missing, those after it what comes next. Working sets have few sizes, so that few
-programs are compiled.
+those whose gradients are expected to come next. Then the duality gap over all inputs
+is measured. Lams that meet the tolerance are done; the first that does not names the
+inputs that were missing, those after it what comes next. Working sets have few sizes,
+so that few programs are compiled.
 
 Source: Johnson & Guestrin (2015), ICML.
 """
@@ -108,7 +108,6 @@ def run(
     pushes = np.asarray(trees.jitted(stretches.first_pushes, *given))
     alone = jax.tree.map(lambda a: a[None], now)
     behind = Behind(alone, np.array([np.inf]), now, np.nan)
-
     rising = _rising(on_progress)
 
     def tell(more: float, *_: Any) -> None:

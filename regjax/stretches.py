@@ -216,14 +216,10 @@ def _opened(
     part = part_of(problem, data, stretch.inputs)
     scaling = lane_of(lane, stretch.inputs).scaling
     whole, eta = widened(data.X.shape[1], part, scaling, params)
-    given, most = (
-        (stretch.lams, stretch.ahead, whole, eta, step),
-        looked_at(len(lane.weights)),
-    )
-    return [
-        trees.rows(given, slice(begin, begin + most))
-        for begin in range(0, len(stretch.lams), most)
-    ]
+    given = stretch.lams, stretch.ahead, whole, eta, step
+    most = looked_at(len(lane.weights))
+    begins = range(0, len(stretch.lams), most)
+    return [trees.rows(given, slice(begin, begin + most)) for begin in begins]
 
 
 def _looked(problem: Problem, data: Data, lane: Lane, parts: list[Any]) -> Found:
@@ -255,9 +251,10 @@ def _looks(problem, data, weights, scaling, lams, ahead, params, eta, step) -> F
 
 
 def _extrapolated(grad: Params, lams: Array, ahead: Array) -> Params:
-    """Gradients [s, F, ...] as expected at the lams ahead [s]; see NOTES.
+    """Gradients [s, F, ...] as expected at the lams ahead [s].
 
     Along the line through that of the lam two before; of the first two that of them.
+    They miss half as many inputs as the last gradient does (scripts/bench/NOTES.md).
     """
     at = jnp.maximum(jnp.arange(len(lams)), 1)
     back = jnp.maximum(at - 2, 0)
@@ -266,6 +263,7 @@ def _extrapolated(grad: Params, lams: Array, ahead: Array) -> Params:
 
     def one(g: Array) -> Array:
         far = ratio.reshape(-1, *[1] * (g.ndim - 1))
-        return g + far * (g[at] - g[back])
+        moved = g[at] - g[back]
+        return g + far * jnp.where(jnp.isfinite(moved), moved, 0.0)
 
     return jax.tree.map(one, grad)

@@ -403,6 +403,12 @@ def test_gradients_are_expected_on_a_line_through_those_before(x64):
     jax.tree.map(np.testing.assert_allclose, found, gradients(ahead))
     still = stretches._extrapolated(gradients(lams), np.ones(5), ahead)
     jax.tree.map(np.testing.assert_array_equal, still, gradients(lams))
+    lost = jax.tree.map(
+        lambda g: np.where(np.arange(5)[:, None, None, None] == 4, np.inf, g),
+        gradients(lams),
+    )
+    kept = stretches._extrapolated(lost, lams, ahead)
+    np.testing.assert_allclose(kept[0]["w"][:4], found[0]["w"][:4])
 
 
 def test_a_line_misses_fewer_inputs_than_the_last_gradient():
