@@ -315,8 +315,8 @@ def _top_eigenvalue(
     return jax.lax.fori_loop(0, POWER_STEPS, step, begun)[1]
 
 
-def blocks(X: np.ndarray, size: int = BLOCK) -> Iterator[slice]:
-    """Rows of so many numbers, by default as fit a cache, in order."""
+def blocks(X: np.ndarray, size: int) -> Iterator[slice]:
+    """Rows of so many numbers, in order."""
     length = max(1, size // max(1, X[0].size))
     for begin in range(0, len(X), length):
         yield slice(begin, begin + length)

@@ -103,7 +103,7 @@ def run(
     now, before = jax.tree.map(lambda a: np.stack([a] * count), start), np.nan
     size, none = SMALLEST, np.zeros(data.X.shape[1], bool)
     missing = later = none
-    ends = _upto(lams, stretch_of(count, size))[[0, -1]].astype(data.X.dtype)
+    ends = _upto(lams, _length(count, size))[[0, -1]].astype(data.X.dtype)
     given = problem, data, lane, now, *ends
     pushes = np.asarray(trees.jitted(stretches.first_pushes, *given))
     alone = jax.tree.map(lambda a: a[None], now)
@@ -122,7 +122,7 @@ def run(
                 done.append(solve(problem, data, lane, begun, lams[at:], tell))
                 break
             size = len(inputs)
-            length = stretch_of(count, size)
+            length = _length(count, size)
             few = lams[at : at + length]
             given = problem, data, lane, _stretch(lams, at, length, inputs, behind)
             found, info = stretches.solve(
@@ -261,6 +261,6 @@ def _size(before: int, needed: int) -> int:
     return before
 
 
-def stretch_of(folds: int, inputs: int) -> int:
+def _length(folds: int, inputs: int) -> int:
     """How many lams are solved at a time, in so many inputs."""
     return stretches.looked_at(folds) * (LONG if inputs <= SMALLEST else 1)

@@ -15,8 +15,7 @@ import numpy as np
 
 from regjax import certificates, objective, side_by_side, trees, workers
 from regjax.free_block import rescaled
-from regjax.parts import lane_of, narrowed, part_of, widened
-from regjax.penalties.extent import of_inputs
+from regjax.parts import Part, lane_of, narrowed, part_of, widened
 from regjax.solvers import fista, gram
 from regjax.types import (
     Array,
@@ -98,7 +97,7 @@ def solve(
     Returns:
       `(found, info)`, [s, F, ...] on the host; status `running` after a Ctrl-C.
     """
-    folds, spent = len(lane.weights), 0
+    folds, spent, starts = len(lane.weights), 0, None
     X = jax.ShapeDtypeStruct((len(data.X), len(stretch.inputs)), data.X.dtype)
     most = WORK // (X.size * data.y.shape[1] * len(stretch.lams) * folds)
     if most >= LEAST_ROUNDS:
@@ -116,13 +115,12 @@ def solve(
                 return found, info
         spent = info.n_iter
         starts = narrowed(found.params, stretch.inputs, axis=-2)
-    else:
-        starts = trees.fetched(trees.jitted(_starts, problem, stretch))
-    part = part_of(problem, data, stretch.inputs)
-    own = lane_of(lane, stretch.inputs)
+    part, own = part_of(problem, data, stretch.inputs), lane_of(lane, stretch.inputs)
+    if starts is None:
+        starts = trees.fetched(trees.jitted(_starts, part.problem, stretch))
     params, info = engine(part.problem, part.data, own, starts, stretch.lams)
     info = info._replace(n_iter=info.n_iter + spent)
-    given = problem, data, lane, stretch, params, info.step
+    given = data.X.shape[1], part, own, stretch, params, info.step
     return _looked(problem, data, lane, trees.jitted(_opened, *given)), info
 
 
@@ -166,27 +164,25 @@ def _solved(
 ) -> tuple[list[Any], Info]:
     """What is to be looked at, and info [s, F]; every lane is a chain of its own."""
     part, own = part_of(problem, data, stretch.inputs), lane_of(lane, stretch.inputs)
-    count, folds = len(stretch.lams), len(lane.weights)
+    count, folds, each = len(stretch.lams), len(lane.weights), own
     if folds == 1:
         alone = jax.tree.map(lambda a: a[0], (own.weights, own.scaling))
-        own = own._replace(weights=alone[0], scaling=alone[1])
-    many = own._replace(
+        each = own._replace(weights=alone[0], scaling=alone[1])
+    many = each._replace(
         lam=jnp.repeat(stretch.lams, folds)[:, None],
         seed=jnp.arange(count * folds),
         fold=jnp.tile(jnp.arange(folds), count),
     )
-    starts = jax.tree.map(
-        lambda a: a.reshape(-1, *a.shape[2:]), _starts(problem, stretch)
-    )
-    rows = gram.with_matrix(part.data, own) if quick else part.data
+    starts = _starts(part.problem, stretch)
+    starts = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), starts)
+    rows = gram.with_matrix(part.data, each) if quick else part.data
     found = side_by_side.paths(build, part.problem, rows, many, starts, rounds)
     params, info = jax.tree.map(lambda a: a.reshape(count, folds, *a.shape[2:]), found)
-    return _opened(problem, data, lane, stretch, params, info.step), info
+    return _opened(data.X.shape[1], part, own, stretch, params, info.step), info
 
 
 def _starts(problem: Problem, stretch: Stretch) -> Params:
-    """Where lams begin in the inputs of the set: [s, F, ...], on the secant."""
-    problem = problem._replace(penalty=of_inputs(problem.penalty, stretch.inputs))
+    """Where lams of the set's problem begin: [s, F, ...], on the secant."""
 
     def one(near: Params, second: Params, lam: Array, last: Array) -> Params:
         ahead = fista.secant(problem, lam, (near, last), (second, stretch.at))
@@ -202,20 +198,13 @@ def _starts(problem: Problem, stretch: Stretch) -> Params:
 
 
 def _opened(
-    problem: Problem,
-    data: Data,
-    lane: Lane,
-    stretch: Stretch,
-    params: Params,
-    step: Array,
+    p: int, part: Part, lane: Lane, stretch: Stretch, params: Params, step: Array
 ) -> list[Any]:
-    """Params [s, F, ...] of the set as those of all inputs, with what a look needs.
+    """Params [s, F, ...] of a part as those of p inputs, with what a look needs.
 
     In parts of as many lams as are looked at at a time.
     """
-    part = part_of(problem, data, stretch.inputs)
-    scaling = lane_of(lane, stretch.inputs).scaling
-    whole, eta = widened(data.X.shape[1], part, scaling, params)
+    whole, eta = widened(p, part, lane.scaling, params)
     given = stretch.lams, stretch.ahead, whole, eta, step
     most = looked_at(len(lane.weights))
     begins = range(0, len(stretch.lams), most)
@@ -254,7 +243,7 @@ def _extrapolated(grad: Params, lams: Array, ahead: Array) -> Params:
     """Gradients [s, F, ...] as expected at the lams ahead [s].
 
     Along the line through that of the lam two before; of the first two that of them.
-    They miss half as many inputs as the last gradient does (scripts/bench/NOTES.md).
+    They miss fewer inputs than the last gradient does (scripts/bench/NOTES.md).
     """
     at = jnp.maximum(jnp.arange(len(lams)), 1)
     back = jnp.maximum(at - 2, 0)

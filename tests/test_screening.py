@@ -9,6 +9,7 @@ import pytest
 
 import regjax as rj
 from regjax import conditioning, objective, screening, side_by_side, stretches, sweep
+from regjax.solvers import gram
 from regjax.task import prepare
 
 N, P = 60, 640
@@ -140,7 +141,7 @@ def starts(wanted, lams, at, penalty=None):
     second = params(1.0, -3.0, 5.0, 3.0)
     behind = screening.Behind(stacked, np.array(lams), second, at)
     penalty = penalty or rj.penalties.l1()
-    problem = rj.Problem(rj.models.linear(4), rj.losses.half_squared_error(), penalty)
+    problem = rj.Problem(rj.models.linear(3), rj.losses.half_squared_error(), penalty)
     inputs = np.array([1, 0, 3])
     stretch = screening._stretch(np.array(wanted), 0, 2, inputs, behind)
     begun = stretches._starts(problem, stretch)
@@ -344,8 +345,15 @@ def test_squared_error_goes_on_as_well(sizes, monkeypatch):
     loss, penalty = rj.losses.half_squared_error(), rj.penalties.l1(bounds=(-1, 2))
     problem = rj.Problem(rj.models.linear(640), loss, penalty)
     monkeypatch.setattr(stretches, "MOST_ROUNDS", 1)
-    monkeypatch.setattr(stretches, "LEAST_ROUNDS", 1)
+    grams, matrix = [], gram.with_matrix
+
+    def noted(data, lanes):
+        grams.append(isinstance(data.X, jax.core.Tracer))
+        return matrix(data, lanes)
+
+    monkeypatch.setattr(gram, "with_matrix", noted)
     path = rj.fit_path(problem, X, y, 12)
+    assert False in grams, "none of the engine's"
     assert sizes and np.all(path.status == rj.Status.converged)
     for i in (3, 11):
         gap = rj.certify(problem, X, y, path.lams[i], path[i].params)
