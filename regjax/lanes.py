@@ -70,16 +70,16 @@ class Carry(NamedTuple):
 
     Attributes:
       state: of the solver, [S, ...].
-      usable: [S, ...] state at the last lane of the chain that has not diverged.
+      end: [S, ...] of the last lane of the chain that has not diverged.
       status: [S] int32.
-      lane: [S] which lane a slot is at; N: none left.
+      lane: [S] int32, which lane a slot is at; N: none left, N + 1: not begun.
       next: [] how many chains have been begun.
       clock: [] rounds since the last barrier.
       out: `(params, info)` of every lane, [N, ...]; status `running` if not done.
     """
 
     state: Any
-    usable: Any
+    end: Any
     status: Array
     lane: Array
     next: Array
@@ -89,7 +89,7 @@ class Carry(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def start(program, numbers, queue: Queue, slots: int) -> Carry:
-    """Every slot at the first lane of a chain.
+    """No slot has begun, and nothing is known yet.
 
     Args:
       program: of `trees.partition((build, problem, data))`, the second.
@@ -97,22 +97,22 @@ def start(program, numbers, queue: Queue, slots: int) -> Carry:
       queue: what is to be solved.
       slots: S.
     """
-    solver = _solver(program, numbers)
-    count = queue.last.shape[0]
-    none = jnp.full(slots, count, jnp.int32)
-    fresh = jax.eval_shape(functools.partial(_fresh, solver), queue, none)
-    state = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), fresh)
-    status = jnp.full(slots, Status.running, jnp.int32)
-    zero = jnp.zeros((), jnp.int32)
-    results = jax.eval_shape(
-        functools.partial(_results, solver), queue, none, state, status
-    )
+    solver, count = _solver(program, numbers), queue.last.shape[0]
+    lane = jnp.full(slots, count + 1, jnp.int32)
+
+    def of_slots(queue: Queue) -> Any:
+        state = _fresh(solver, queue, lane)
+        return state, _results(solver, queue, lane, state, lane)
+
+    shapes = jax.eval_shape(of_slots, queue)
+    state, results = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
     params, info = jax.tree.map(
         lambda a: jnp.zeros((count, *a.shape[1:]), a.dtype), results
     )
     info = info._replace(status=jnp.full(count, Status.running, jnp.int32))
-    carry = Carry(state, state, status, none, zero, zero, (params, info))
-    return _refill(solver, queue, carry, jnp.ones(slots, bool))
+    zero = jnp.zeros((), jnp.int32)
+    end = jax.vmap(solver.end)(state)
+    return Carry(state, end, 0 * lane, lane, zero, zero, (params, info))
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
@@ -129,27 +129,35 @@ def advance(
       key: of the batches, shared by all lanes.
       rounds: [] int.
     """
-    solver = _solver(program, numbers)
+    solver, count = _solver(program, numbers), queue.last.shape[0]
 
-    def body(carry_and_round: tuple[Carry, Array]) -> tuple[Carry, Array]:
-        carry, round = carry_and_round
-        carry = _round(solver, queue, carry, solver.batch(carry.clock, key))
-        ended = (carry.status != Status.running) & _busy(queue, carry)
-        waits = jnp.any(_busy(queue, carry) & ~ended) if solver.barrier else False
-        ready = ended & ~jnp.asarray(waits)
-        return jax.lax.cond(
-            jnp.any(ready),
-            lambda c: _refill(solver, queue, _write(solver, queue, c, ready), ready),
-            lambda c: c,
-            carry,
-        ), round + 1
+    def ready(carry: Carry) -> Array:
+        busy = carry.lane < count
+        ended = busy & (carry.status != Status.running)
+        if solver.barrier:  # all or none
+            ended = ended & jnp.all(ended == busy)
+        return ended | (carry.lane > count)
 
-    def more(carry_and_round: tuple[Carry, Array]) -> Array:
-        carry, round = carry_and_round
-        return (round < rounds) & jnp.any(_busy(queue, carry))
+    def one_round(carry: Carry, round: Array) -> tuple[Carry, Array]:
+        return _round(solver, queue, carry, solver.batch(carry.clock, key)), round + 1
 
-    zero = jnp.zeros((), jnp.int32)
-    return jax.lax.while_loop(more, body, (carry, zero))[0]
+    def until_some_are_ready(carry: Carry, round: Array) -> tuple[Carry, Array]:
+        which = ready(carry)
+        carry = _refill(solver, queue, _write(solver, queue, carry, which), which)
+        return _while(
+            lambda c, r: more(c, r) & ~jnp.any(ready(c)), one_round, carry, round
+        )
+
+    def more(carry: Carry, round: Array) -> Array:
+        begun = (round < rounds) | jnp.any(ready(carry))
+        return begun & jnp.any(carry.lane != count)
+
+    return _while(more, until_some_are_ready, carry, jnp.zeros((), jnp.int32))[0]
+
+
+def _while(condition: Callable, body: Callable, *carry: Any) -> tuple:
+    """Of several arguments."""
+    return jax.lax.while_loop(lambda c: condition(*c), lambda c: body(*c), carry)
 
 
 def _solver(program, numbers) -> Solver:
@@ -165,10 +173,6 @@ def _solver(program, numbers) -> Solver:
 
     names = ("init", "resume", "step", "status", "finish")
     return build(problem, data)._replace(**{name: of(name) for name in names})
-
-
-def _busy(queue: Queue, carry: Carry) -> Array:
-    return carry.lane < queue.last.shape[0]
 
 
 def _lanes_at(queue: Queue, lane: Array) -> tuple[Lane, Lane]:
@@ -220,8 +224,9 @@ def _write(solver: Solver, queue: Queue, carry: Carry, ready: Array) -> Carry:
     out = jax.tree.map(
         lambda all_, new: all_.at[place].set(new, mode="drop"), carry.out, results
     )
+    ends = jax.vmap(solver.end)(carry.state)
     kept = ready & (carry.status != Status.diverged)
-    return carry._replace(out=out, usable=_pick(kept, carry.state, carry.usable))
+    return carry._replace(out=out, end=_pick(kept, ends, carry.end))
 
 
 def _refill(solver: Solver, queue: Queue, carry: Carry, ready: Array) -> Carry:
@@ -234,25 +239,25 @@ def _refill(solver: Solver, queue: Queue, carry: Carry, ready: Array) -> Carry:
     lane = jnp.where(begins, head, carry.lane + goes_on).astype(jnp.int32)
 
     lanes, axes = _lanes_at(queue, lane)
-    new = jnp.any(begins & (lane < count))
+    anew, new = jnp.any(ready), jnp.any(begins & (lane < count))
     fresh = jax.lax.cond(new, lambda: _fresh(solver, queue, lane), lambda: carry.state)
-    resumed = jax.vmap(solver.resume, in_axes=(axes, 0))(lanes, carry.usable)
+    resumed = jax.vmap(solver.resume, in_axes=(axes, 0))(lanes, carry.end)
     state = _pick(goes_on, resumed, _pick(begins, fresh, carry.state))
     begun = jnp.where(lane < count, Status.running, Status.converged)
     return carry._replace(
         state=state,
-        usable=_pick(begins, fresh, carry.usable),
+        end=_pick(begins, jax.vmap(solver.end)(fresh), carry.end),
         status=jnp.where(ready, begun, carry.status).astype(jnp.int32),
         lane=lane,
         next=carry.next + jnp.sum(begins, dtype=jnp.int32),
-        clock=jnp.zeros((), jnp.int32) if solver.barrier else carry.clock,
+        clock=jnp.where(anew, 0, carry.clock) if solver.barrier else carry.clock,
     )
 
 
 def _fresh(solver: Solver, queue: Queue, lane: Array) -> Any:
     lanes, axes = _lanes_at(queue, lane)
-    params = jax.tree.map(lambda a: a[lanes.seed], queue.starts)
-    return jax.vmap(solver.init, in_axes=(axes, 0))(lanes, params)
+    own = jax.tree.map(lambda a: a[lanes.seed], queue.starts)
+    return jax.vmap(solver.init, in_axes=(axes, 0))(lanes, own)
 
 
 def _pick(condition: Array, a: Any, b: Any) -> Any:
@@ -346,7 +351,8 @@ def _run_worker(program, given, size, tell, stop) -> Any:
         seconds = time.perf_counter() - begun
         done = int(np.sum(status[:count] != Status.running))
         busy = lane < len(queue.last)
-        tell(done + _share_of_wave(carry, wave) * int(np.sum(busy)))
+        share = min(float(carry.clock) / wave, 1.0) if wave else 0.0
+        tell(done + share * int(np.sum(busy)))
         if not busy.any():
             break
         faster = min(CHUNK_SECONDS / max(seconds, 1e-6), MOST_GROWTH)
@@ -359,10 +365,6 @@ def _products(data: Data, starts: Params) -> float:
     if data.aid is None:
         return np.inf
     return len(data.X) * max(1, sum(np.size(a[0]) for a in jax.tree.leaves(starts)))
-
-
-def _share_of_wave(carry: Carry, rounds: int) -> float:
-    return min(float(carry.clock) / rounds, 1.0) if rounds else 0.0
 
 
 def slots_for(

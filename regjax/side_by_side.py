@@ -89,9 +89,9 @@ def paths(
         solver = build(problem, rescaled(data, lane.scaling))
 
         def one(carry, lam: Array):
-            state, left = carry
+            end, left = carry
             own = lane._replace(lam=lam)
-            state = solver.resume(own, state)
+            state = solver.resume(own, end)
 
             def more(carry) -> Array:
                 _, status, left = carry
@@ -109,10 +109,10 @@ def paths(
             # What is said of an end is not true of a lane on its way.
             info = info._replace(status=jnp.where(unfinished, status, info.status))
             left = jnp.where(unfinished, 0, left + rounds[1])
-            return (state, left), (params, info)
+            return (solver.end(state), left), (params, info)
 
         start = jax.tree.map(lambda a: a[seed], starts)
         state = solver.init(lane._replace(lam=lams[0]), start)
-        return jax.lax.scan(one, (state, rounds[0]), lams)[1]
+        return jax.lax.scan(one, (solver.end(state), rounds[0]), lams)[1]
 
     return jax.vmap(chain)(lanes.lam, lanes.seed, lanes.fold)

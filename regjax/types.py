@@ -243,8 +243,8 @@ class Solver(NamedTuple):
 
     Attributes:
       init: `init(lane, params) -> state`, at the beginning of a chain.
-      resume: `resume(lane, state) -> state`, from the end of the lane before it in
-        its chain.
+      end: `end(state) -> end`, what the next lane of its chain needs.
+      resume: `resume(lane, end) -> state`, from the end of the lane before.
       step: `step(lane, state, batch) -> state`: one round, of fixed cost.
       status: `status(lane, state) -> [] int32`.
       finish: `finish(lane, state, status) -> (params, Info)`.
@@ -254,6 +254,7 @@ class Solver(NamedTuple):
     """
 
     init: Callable[..., Any]
+    end: Callable[..., Any]
     resume: Callable[..., Any]
     step: Callable[..., Any]
     status: Callable[..., Array]

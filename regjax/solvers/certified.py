@@ -74,6 +74,26 @@ class State(NamedTuple):
     n_iter: Array
 
 
+class End(NamedTuple):
+    """Of a lane, what the next one needs.
+
+    Attributes:
+      now: of its state.
+      loss: [] there.
+      grad: of the smooth part there.
+      curvature: [] of its last step.
+      lam: [] its own.
+      before: of its state.
+    """
+
+    now: Point
+    loss: Array
+    grad: Params
+    curvature: Array
+    lam: Array
+    before: tuple[Params, Array]
+
+
 class Setting(NamedTuple):
     """The problem, and its data with an Aid."""
 
@@ -91,7 +111,8 @@ def build(tol: Array | float, most: int, problem: Problem, data: Data) -> Solver
     setting = Setting(problem, data)
     return Solver(
         init=lambda lane, params: _init(setting, lane, params),
-        resume=lambda lane, state: _resume(setting, lane, state),
+        end=_end,
+        resume=lambda lane, end: _resume(setting, lane, end),
         step=lambda lane, state, batch: _round(setting, lane, state),
         status=lambda lane, state: _status(setting, tol, most, lane, state),
         finish=lambda lane, state, status: _finish(setting, lane, state, status),
@@ -109,46 +130,51 @@ def _init(setting: Setting, lane: Lane, params: Params) -> State:
     problem, data = setting
     point = Point(params, linear_predictor(problem.model, params, data))
     losses, slopes = slopes_of(problem.loss, point.eta, data.y, shares(lane))
-    unknown = jnp.full_like(lane.lam, jnp.inf)
     grad = jax.tree.map(jnp.zeros_like, params)  # the first step needs none
     if data.gram is not None:
         grad = _gradient(problem, data, params, slopes)
-    found = certificates.Certificate(*[unknown] * 5, grad=grad)
-    found = found._replace(loss=trees.total(losses))
     curvature = jnp.asarray(setting.aid.first, lane.lam.dtype)
     before = params, jnp.full_like(lane.lam, jnp.nan)
-    return _begun(problem, lane, point, params, found, curvature, before)
+    end = End(point, trees.total(losses), grad, curvature, lane.lam, before)
+    return _begun(problem, lane, end, params, before)
+
+
+def _end(state: State) -> End:
+    found, curvature = state.found, state.pace.curvature
+    return End(state.now, found.loss, found.grad, curvature, state.lam, state.before)
 
 
 @trees.exact
-def _resume(setting: Setting, lane: Lane, state: State) -> State:
+def _resume(setting: Setting, lane: Lane, end: End) -> State:
     """From the last lam, towards the secant through the last two."""
-    problem, (params, _) = setting.problem, state.now
-    ahead = fista.secant(problem, lane.lam, (params, state.lam), state.before)
-    given = state.now, ahead, state.found, state.pace.curvature, (params, state.lam)
-    return _begun(problem, lane, *given)
+    last = end.now.params, end.lam
+    ahead = fista.secant(setting.problem, lane.lam, last, end.before)
+    return _begun(setting.problem, lane, end, ahead, last)
 
 
 def _begun(
     problem: Problem,
     lane: Lane,
-    now: Point,
+    end: End,
     ahead: Params,
-    found: certificates.Certificate,
-    curvature: Array,
     before: tuple[Params, Array],
 ) -> State:
-    """At a point whose loss is known, before the first round of a lam."""
+    """Before the first round of a lam, at the end of another."""
     unknown, zero = jnp.full_like(lane.lam, jnp.inf), jnp.zeros((), jnp.int32)
-    omega = problem.penalty.value(now.params, lane.lam)
-    value = found.loss + omega + objective.ridge(problem, now.params)
+    omega = problem.penalty.value(end.now.params, lane.lam)
+    value = end.loss + omega + objective.ridge(problem, end.now.params)
     return State(
-        now=now,
+        now=end.now,
         ahead=ahead,
-        pace=fista.begin((now.params, found.grad), curvature),
+        pace=fista.begin((end.now.params, end.grad), end.curvature),
         plain=jnp.zeros((), bool),
-        found=found._replace(
-            gap=unknown, rounding=unknown, penalty=omega, objective=value
+        found=certificates.Certificate(
+            gap=unknown,
+            rounding=unknown,
+            loss=end.loss,
+            penalty=omega,
+            objective=value,
+            grad=end.grad,
         ),
         kkt=unknown,
         least=unknown,

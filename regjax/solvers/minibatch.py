@@ -213,7 +213,8 @@ def build(
     setting = Setting(problem, data._replace(aid=None), plan, rows, make)
     return Solver(
         init=lambda lane, params: _init(setting, lane, params),
-        resume=lambda lane, state: _init(setting, lane, state.params),
+        end=lambda state: state.params,
+        resume=lambda lane, params: _init(setting, lane, params),
         step=lambda lane, state, batch: _step(setting, lane, state, batch),
         status=Partial(_status, plan, tol),
         finish=Partial(_finish, tol, problem, data),

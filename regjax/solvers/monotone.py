@@ -49,7 +49,8 @@ def build(tol: Array | float, rounds: int, problem: Problem, data: Data) -> Solv
     """The Solver of one problem and one data set."""
     return Solver(
         init=Partial(init, problem, data),
-        resume=lambda lane, state: init(problem, data, lane, state.params),
+        end=lambda state: state.params,
+        resume=lambda lane, params: init(problem, data, lane, params),
         step=lambda lane, state, batch: step(problem, data, lane, state),
         status=Partial(status, tol, rounds),
         finish=Partial(_finish, tol, problem, data),

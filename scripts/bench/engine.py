@@ -177,7 +177,7 @@ def throughput(count: int, slots: int, rounds: int, tol: float) -> None:
 
 
 def compile_time(rounds: int) -> None:
-    """Print how long start and advance take to compile, by slots."""
+    """Print how long `start` and `advance` take to compile, by slots."""
     print(f"\n{'slots = lanes':>14} {'start':>7} {'advance':>8} {'vmap':>7}  compile s")
     for count in (64, 128, 256, 512):
         work = Work(count, 1e-5)
