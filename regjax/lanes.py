@@ -109,10 +109,9 @@ def start(program, numbers, queue: Queue, slots: int) -> Carry:
     params, info = jax.tree.map(
         lambda a: jnp.zeros((count, *a.shape[1:]), a.dtype), results
     )
-    info = info._replace(status=jnp.full(count, Status.running, jnp.int32))
-    zero = jnp.zeros((), jnp.int32)
-    end = jax.vmap(solver.end)(state)
-    return Carry(state, end, 0 * lane, lane, zero, zero, (params, info))
+    out = params, info._replace(status=jnp.full(count, Status.running, jnp.int32))
+    end, zero = jax.vmap(solver.end)(state), jnp.zeros((), jnp.int32)
+    return Carry(state, end, 0 * lane, lane, zero, zero, out)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
