@@ -1,5 +1,6 @@
 """Strict settings for every test; float32 unless a test asks for the `x64` fixture."""
 
+import gc
 import os
 
 # Before anything can import matplotlib.
@@ -18,6 +19,10 @@ os.environ.setdefault("XLA_FLAGS", flags)
 
 jax.config.update("jax_enable_x64", False)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Tracing makes many short-lived objects: a twentieth of the suite went to finding them.
+gc.freeze()
+gc.set_threshold(100_000, 20, 100)
 
 # The same examples in every run; the first one of a test compiles.
 hypothesis.settings.register_profile(

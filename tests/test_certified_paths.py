@@ -157,7 +157,7 @@ def test_outputs_of_different_size_do_not_hinder_each_other():
 
 
 @pytest.mark.parametrize(
-    "shape, offset", [((40, 3), None), ((500, 3), 100.0), ((20, 2000), None)]
+    "shape, offset", [((40, 3), None), ((500, 3), 100.0), ((20, 200), None)]
 )
 def test_a_large_mean_of_y_costs_no_digits(shape, offset):
     """Kelvins, years: float32 is proved as if y were centred, by all three ways."""
