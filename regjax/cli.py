@@ -114,8 +114,9 @@ def _cv(args: argparse.Namespace) -> int:
         progress=sys.stderr.isatty() or _progress_lines(),
     )
     path = _named(cv.path, args, label, sizes, data)
-    path.save(out / "path.npz")
-    dataclasses.replace(cv, path=path).plot(out / "cv.png")
+    cv = dataclasses.replace(cv, path=path)
+    cv.save(out / "path.npz")
+    cv.plot(out / "cv.png")
     print(cv)
     wanted = lams if isinstance(lams, int) else len(lams)
     if interrupted := len(path) < wanted:
@@ -123,7 +124,7 @@ def _cv(args: argparse.Namespace) -> int:
     seconds = time.perf_counter() - begun
     print(
         f"\nwrote {out / 'path.npz'} and {out / 'cv.png'} after {seconds:.1f} s\n"
-        "look at: cv.png; rj.load(...).predict(X, lam='1se') knows the choice"
+        "look at: cv.png; rj.CV.load(...) has the curve, rj.load(...) its path"
     )
     return INTERRUPTED if interrupted else 0
 

@@ -14,13 +14,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from regjax import assembly, held_out, measures, sweep, workers
+from regjax import assembly, held_out, measures, storage, sweep, workers
 from regjax import folds as folding
-from regjax.results import Path
+from regjax.results import Path, contents, load
 from regjax.table import format_cv
 from regjax.task import Task, prepare, standardisation
 from regjax.types import Data, Loss, Method, Params, Problem, Status
 
+KEPT = "mean", "se", "values", "weights", "n_nonzero", "folds", "out_of_fold"
 ROWS_A_FOLD = 3  # from here on a standard error is that over folds
 
 
@@ -101,6 +102,38 @@ class CV:
         from regjax.plotting import plot_cv
 
         return plot_cv(self, file, axis)
+
+    def save(self, file: Any) -> None:
+        """Write an npz file, whole or not at all; `regjax.load` reads its path alone.
+
+        out_of_fold is kept as well, so the file grows by L x seeds x n x k numbers.
+        """
+        header, arrays = contents(self.path)
+        names = "measure", "index_min", "index_1se"
+        curve = {f"cv/{name}": getattr(self, name) for name in KEPT}
+        choice = {name: getattr(self, name) for name in names}
+        storage.save(file, {**header, "cv": choice}, {**arrays, **curve})
+
+    @classmethod
+    def load(cls, file: Any, problem: Problem | None = None) -> CV:
+        """Read what `CV.save` wrote; arguments and errors are those of `regjax.load`.
+
+        Raises:
+          ValueError: a path without cross-validation.
+        """
+        path = load(file, problem)
+        header, arrays = storage.load(file)
+        if "cv" not in header:
+            raise ValueError(
+                f"file: {file} holds a path without cross-validation; rj.load reads it"
+            )
+        with storage.malformed(file):
+            curve: dict[str, Any] = {name: arrays[f"cv/{name}"] for name in KEPT}
+            cv = cls(lams=path.lams, path=path, **header["cv"], **curve)
+            rows = len(path), path.seeds, len(cv.folds)
+            if cv.mean.shape != rows[:1] or cv.out_of_fold.shape[:3] != rows:
+                raise ValueError("a curve of other lams, seeds or rows")
+        return cv
 
 
 @workers.catching_interrupt

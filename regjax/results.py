@@ -311,7 +311,7 @@ class Path:
 
     def save(self, file: Any) -> None:
         """Write an npz file, whole or not at all; see `regjax.storage`."""
-        storage.save(file, self._header(), self._arrays())
+        storage.save(file, *contents(self))
 
     def to_xarray(self) -> Any:
         """Everything but params as an `xarray.Dataset` over lam (and seed)."""
@@ -343,33 +343,33 @@ class Path:
             raise ValueError(f"X: has {X.shape[1]} columns, the model takes {takes}")
         return jnp.asarray(inputs.cast("X", X, dtype))
 
-    def _header(self) -> dict[str, Any]:
-        return {
-            "dims": {"lams": len(self), "seeds": self.seeds},
-            "null_loss": self.null_loss,
-            "saturated_loss": self.saturated_loss,
-            "problem": storage.describe_problem(self.problem),
-            "params": storage.describe_tree(self.params),
-            "has_offset": self.has_offset,
-            "input_shape": self.input_shape,
-            "feature_names": self.feature_names,
-            "class_names": self.class_names,
-            "scores": list(self.scores),
-            "chosen": self.chosen,
-            "settings": self.settings,
-        }
 
-    def _arrays(self) -> dict[str, np.ndarray]:
-        arrays = {name: getattr(self, name) for name in ("lams", *PER_LANE)}
-        for name in ("center", "scale"):
-            if getattr(self, name) is not None:
-                arrays[name] = getattr(self, name)
-        scores = {f"scores/{name}": values for name, values in self.scores.items()}
-        return {**arrays, **scores, **storage.leaves_by_path(self.params)}
+def contents(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Header and arrays, as `storage.save` takes them and `load` reads them."""
+    header = {
+        "dims": {"lams": len(path), "seeds": path.seeds},
+        "null_loss": path.null_loss,
+        "saturated_loss": path.saturated_loss,
+        "problem": storage.describe_problem(path.problem),
+        "params": storage.describe_tree(path.params),
+        "has_offset": path.has_offset,
+        "input_shape": path.input_shape,
+        "feature_names": path.feature_names,
+        "class_names": path.class_names,
+        "scores": list(path.scores),
+        "chosen": path.chosen,
+        "settings": path.settings,
+    }
+    arrays = {name: getattr(path, name) for name in ("lams", *PER_LANE)}
+    for name in ("center", "scale"):
+        if getattr(path, name) is not None:
+            arrays[name] = getattr(path, name)
+    scores = {f"scores/{name}": values for name, values in path.scores.items()}
+    return header, {**arrays, **scores, **storage.leaves_by_path(path.params)}
 
 
 def load(file: Any, problem: Problem | None = None) -> Path:
-    """Read a path that `Path.save` wrote. It never runs code from the file.
+    """Read a path that `Path.save` or `CV.save` wrote, without running code from it.
 
     Args:
       file: path of the npz file.

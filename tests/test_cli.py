@@ -62,6 +62,7 @@ def test_cv_prints_the_choice_and_keeps_it(capsys):
     assert os.path.getsize("here/cv.png") > 20_000
     path = rj.load("here/path.npz")
     assert set(path.chosen) == {"min", "1se"}
+    assert rj.CV.load("here/path.npz").mean.shape == (7,)
     labels = path.predict(np.zeros((2, 3), np.float32), lam="1se", type="class")
     assert set(labels) <= {"daisy", "rose", "tulip"}
 

@@ -1,5 +1,6 @@
 """Cross-validation: folds are weights, the curve is glmnet's."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -432,3 +433,33 @@ def test_bad_input_is_one_clear_error(name):
     given = {"problem": SQUARED, "X": X, "y": NUMBERS} | changed
     with pytest.raises(ValueError, match=f"^{message}"):
         rj.cross_validate(given.pop("problem"), given.pop("X"), given.pop("y"), **given)
+
+
+def test_what_is_saved_comes_back_bitwise(tmp_path):
+    """The curve by `CV.load`, its path by `load`; printed and drawn alike."""
+    file = tmp_path / "new/cv.npz"
+    cv = rj.cross_validate(SOFTMAX, X, CLASSES, FOLDS, 4)
+    cv.save(file)
+    back, path = rj.CV.load(file), rj.load(file)
+    for field in dataclasses.fields(cv):
+        if field.name != "path":
+            a, b = getattr(cv, field.name), getattr(back, field.name)
+            np.testing.assert_array_equal(a, b, field.name)
+    assert str(back) == str(cv) and repr(back) == repr(cv)
+    assert path.chosen == back.path.chosen == cv.path.chosen
+    np.testing.assert_array_equal(back.predict(X), cv.predict(X))
+    np.testing.assert_array_equal(path.predict(X, lam="1se"), cv.predict(X))
+    back.plot(tmp_path / "cv.png")
+
+
+def test_a_file_without_a_curve_is_refused(tmp_path):
+    cv = rj.cross_validate(SQUARED, X, NUMBERS, FOLDS, 4)
+    file = tmp_path / "path.npz"
+    cv.path.save(file)
+    with pytest.raises(ValueError, match="path.npz holds a path without cross-val"):
+        rj.CV.load(file)
+    with pytest.raises(ValueError, match="is not there"):
+        rj.CV.load(tmp_path / "other.npz")
+    dataclasses.replace(cv, path=cv.path.take(slice(3))).save(file)
+    with pytest.raises(ValueError, match="a curve of other lams"):
+        rj.CV.load(file)
