@@ -16,7 +16,7 @@ import numpy as np
 
 from regjax import assembly, held_out, measures, storage, sweep, workers
 from regjax import folds as folding
-from regjax.results import Path, contents, load
+from regjax.results import Path, contents, path_of
 from regjax.table import format_cv
 from regjax.task import Task, prepare, standardisation
 from regjax.types import Data, Loss, Method, Params, Problem, Status
@@ -121,8 +121,8 @@ class CV:
         Raises:
           ValueError: a path without cross-validation.
         """
-        path = load(file, problem)
         header, arrays = storage.load(file)
+        path = path_of(file, header, arrays, problem)
         if "cv" not in header:
             raise ValueError(
                 f"file: {file} holds a path without cross-validation; rj.load reads it"

@@ -98,11 +98,11 @@ def start(program, numbers, queue: Queue, slots: int) -> Carry:
       slots: S.
     """
     solver, count = _solver(program, numbers), queue.last.shape[0]
-    lane = jnp.full(slots, count + 1, jnp.int32)
+    lane, status = jnp.full(slots, count + 1, jnp.int32), jnp.zeros(slots, jnp.int32)
 
     def of_slots(queue: Queue) -> Any:
         state = _fresh(solver, queue, lane)
-        return state, _results(solver, queue, lane, state, lane)
+        return state, _results(solver, queue, lane, state, status)
 
     shapes = jax.eval_shape(of_slots, queue)
     state, results = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
@@ -111,7 +111,7 @@ def start(program, numbers, queue: Queue, slots: int) -> Carry:
     )
     out = params, info._replace(status=jnp.full(count, Status.running, jnp.int32))
     end, zero = jax.vmap(solver.end)(state), jnp.zeros((), jnp.int32)
-    return Carry(state, end, 0 * lane, lane, zero, zero, out)
+    return Carry(state, end, status, lane, zero, zero, out)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
@@ -267,7 +267,11 @@ def _pick(condition: Array, a: Any, b: Any) -> Any:
 def queue_of(
     lanes: Lane, starts: Params, chains: Sequence[np.ndarray], room: int
 ) -> tuple[Queue, np.ndarray]:
-    """A queue of some chains, filled up to `room` lanes; and its lanes' numbers."""
+    """A queue of some chains, filled up to `room` lanes; and its lanes' numbers.
+
+    Starts of one seed are filled up to two: a program for one alone may be rounded in
+    another way.
+    """
     order = np.concatenate([*chains, np.zeros(0, int)]).astype(int)
     lengths = np.array([len(chain) for chain in chains], int)
     heads, last = np.full(room, room, np.int32), np.ones(room, bool)
@@ -275,9 +279,9 @@ def queue_of(
     last[: len(order)] = False
     last[np.cumsum(lengths) - 1] = True
     filled = np.concatenate([order, np.zeros(room - len(order), int)])
-    picked = lanes._replace(
-        lam=lanes.lam[filled], seed=lanes.seed[filled], fold=lanes.fold[filled]
-    )
+    lam, seed, fold = (a[filled] for a in (lanes.lam, lanes.seed, lanes.fold))
+    picked = lanes._replace(lam=lam, seed=seed, fold=fold)
+    starts = jax.tree.map(lambda a: np.repeat(a, 2, 0) if len(a) == 1 else a, starts)
     return Queue(picked, starts, heads, last), order
 
 

@@ -360,10 +360,8 @@ def contents(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "chosen": path.chosen,
         "settings": path.settings,
     }
-    arrays = {name: getattr(path, name) for name in ("lams", *PER_LANE)}
-    for name in ("center", "scale"):
-        if getattr(path, name) is not None:
-            arrays[name] = getattr(path, name)
+    found = {n: getattr(path, n) for n in ("lams", *PER_LANE, "center", "scale")}
+    arrays = {name: array for name, array in found.items() if array is not None}
     scores = {f"scores/{name}": values for name, values in path.scores.items()}
     return header, {**arrays, **scores, **storage.leaves_by_path(path.params)}
 
@@ -382,7 +380,11 @@ def load(file: Any, problem: Problem | None = None) -> Path:
     Raises:
       ValueError: not there, not such a file, truncated or changed.
     """
-    header, arrays = storage.load(file)
+    return path_of(file, *storage.load(file), problem)
+
+
+def path_of(file: Any, header: dict, arrays: dict, problem: Problem | None) -> Path:
+    """Undo `contents`; arguments and errors as of `load`."""
     with storage.malformed(file):
         arrays.setdefault("gap", np.full(arrays["loss"].shape, np.inf))  # regjax 0.1
         if problem is None:

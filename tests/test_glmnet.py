@@ -124,6 +124,7 @@ class Translated:
             direction="sparse_to_dense",
             seeds=1,
             progress=False,
+            few_rows=True,
             **dict.fromkeys(["solver", "chains", "init", "key"]),
         )
         return sweep.grid_of(task)

@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import chex
 import jax
 import numpy as np
 import optax
@@ -63,16 +62,12 @@ def test_adding_a_lam_changes_no_other():
 
 
 def test_adding_a_seed_changes_no_other():
-    """Bitwise; but what is compiled for one seed may be rounded in another way."""
     X, y = two_moons()
     one = rj.fit_path(network(), X, y, lams=LAMS, solver=QUICK)
-    two = rj.fit_path(network(), X, y, lams=LAMS, solver=QUICK, seeds=2)
     five = rj.fit_path(network(), X, y, lams=LAMS, solver=QUICK, seeds=5)
     assert five.loss.shape == (4, 5)
     assert five.params[0]["w"].shape == (4, 5, 5, 6)
-    assert_same(two.params, jax.tree.map(lambda a: a[:, :2], five.params))
-    first = jax.tree.map(lambda a: a[:, 0], five.params)
-    chex.assert_trees_all_close(one.params, first, rtol=0, atol=1e-6)
+    assert_same(one.params, jax.tree.map(lambda a: a[:, 0], five.params))
     assert len(np.unique(five.objective[0])) == 5
 
 
