@@ -22,7 +22,7 @@ from regjax.types import Array, Data, Model, Params, Problem
 
 # glmnet's: at l1_ratio below this, the grid starts where this l1_ratio would.
 SMALLEST_L1_RATIO = 1e-3
-LONGEST_STEP, HALVINGS = 100.0, 30  # of Newton's method
+NEWTON_STEPS, LONGEST_STEP, HALVINGS = 200, 100.0, 30
 
 
 def geometric(largest: float, ratio: float, count: int) -> np.ndarray:
@@ -57,13 +57,13 @@ def null_model(
     rows = data._replace(X=np.zeros((len(data.X), 1), data.X.dtype), XT=None)
     constant = problem._replace(model=Model(init=_nothing, apply=_constant))
     args = (constant, rows, shares)
-    eta = np.zeros(data.y.shape[1], data.X.dtype)
+    eta, most = np.zeros(data.y.shape[1], data.X.dtype), 0
     if not all(jax.tree.leaves(objective.penalised(problem, params))):
         if data.offset is not None:  # start where the loss is not saturated
             eta = eta - np.sum(shares[:, None] * np.asarray(data.offset), axis=0)
-        k = eta.size if problem.loss.balanced else 1
-        eta = newton(_constant_loss, eta, args, k)
-    null = float(trees.jitted(_constant_loss, eta, *args))
+        most = NEWTON_STEPS
+    k = eta.size if problem.loss.balanced else 1
+    eta, null = newton(_constant_loss, eta, args, k, most)
     if not np.isfinite(null):
         raise ValueError(f"y: the loss of the null model is {null:g}; rescale y")
     return null, eta
@@ -97,12 +97,14 @@ def null_params(
       Params like `params`, 0 where penalised.
     """
     zero = jax.tree.map(np.zeros_like, params)
+    if free.size == 0:
+        return zero
     block = Block(free, objective.penalised(problem, params))  # pyright: ignore
     args = (block, zero, problem, data, shares)
     k = data.y.shape[1]
     alike = problem.loss.balanced and free.size % k == 0
     begun = np.zeros(free.size, data.X.dtype)
-    values = newton(_free_loss, begun, args, k if alike else 1)
+    values, _ = newton(_free_loss, begun, args, k if alike else 1)
     return trees.fetched(block.put(zero, values))
 
 
@@ -121,8 +123,12 @@ def has_null_model(problem: Problem) -> bool:
 
 
 def newton(
-    fn: Callable[..., Array], start: Any, args: tuple, k: int = 1, most: int = 200
-) -> Any:
+    fn: Callable[..., Array],
+    start: np.ndarray,
+    args: tuple,
+    k: int = 1,
+    most: int = NEWTON_STEPS,
+) -> tuple[np.ndarray, float]:
     """Minimise `fn(x, *args)`, smooth and convex in a few variables, on the host.
 
     Newton's method; each step is halved until the value falls, or at the level of
@@ -136,11 +142,9 @@ def newton(
       most: iterations.
 
     Returns:
-      [q], where no step lowers either any more.
+      `(x [q], fn(x))`, where no step lowers either any more.
     """
     x = np.asarray(start)
-    if x.size == 0:
-        return x
     found = _derivatives_at(fn, x, args)
     for _ in range(most):
         _, slope, hessian = found
@@ -154,11 +158,11 @@ def newton(
             far = direction * (LONGEST_STEP / length)
             step = _descend(fn, x, args, found, far, HALVINGS)
         if step is None:
-            return x
+            break
         x, found = step
         if settled:
-            return x
-    return x
+            break
+    return x, float(found[0])
 
 
 def _newton_direction(slope: Any, hessian: Any, k: int, eps: float) -> np.ndarray:
@@ -199,8 +203,12 @@ def _derivatives_at(fn: Callable, x: Any, args: tuple) -> list[Any]:
 
 
 def _derivatives(fn: Callable, x: Array, args: tuple) -> tuple[Array, Array, Array]:
-    value, slope = jax.value_and_grad(fn)(x, *args)
-    return value, slope, jax.hessian(fn)(x, *args)
+    def twice(x: Array) -> tuple[Array, tuple[Array, Array]]:
+        value, slope = jax.value_and_grad(fn)(x, *args)
+        return slope, (value, slope)
+
+    hessian, (value, slope) = jax.jacfwd(twice, has_aux=True)(x)
+    return value, slope, hessian
 
 
 class Start(NamedTuple):

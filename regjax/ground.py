@@ -74,14 +74,14 @@ def find_ground(
         model of infinite loss; a column whose square is beyond the dtype.
     """
     dtype = data.X.dtype
-    drawn = trees.fetched(trees.jitted(_draw, problem.model, key, np.arange(seeds)))
-    drawn = jax.tree.map(lambda a: a.astype(dtype), drawn)
-    one = jax.tree.map(lambda a: a[0], drawn)
-    if problem.model.config is None:
+    convex, mean = grids.has_null_model(problem), None
+    known = problem.model.config is not None
+    own = _drawn(problem.model, key, seeds, dtype, convex and known)
+    one = jax.tree.map(lambda a: a[0], own)
+    if not known:
         model_checks.check_eta(problem.model, one, np.asarray(data.X))
     chosen = objective.penalised(problem, one)  # an error if `where` matches nothing
     given = None if init is None else inputs.check_init(init, one)
-    convex, mean = grids.has_null_model(problem), None
     intercept = has_intercept(problem.model) and not chosen[0]["b"]
     if intercept:
         inputs.check_intercepts(problem.loss, np.asarray(data.y)[weights > 0])
@@ -94,7 +94,7 @@ def find_ground(
     data, weights, squares = _conditioned(*asked)
     shares = weights / weights.sum()
     null, constant = grids.null_model(problem, one, data, shares)
-    own, free = drawn, np.zeros(0, int)
+    free = np.zeros(0, int)
     if convex:
         free = conditioning.free_places(problem, one)
         aid = conditioning.aid(problem, one, data, shares, null, free, squares)
@@ -171,6 +171,16 @@ def _refit(problem: Problem, params: Params, data: Data, shares: Array) -> Param
     look = certificates.look_at(problem, data, shares, params, eta)
     steps = certificates.NEWTON_STEPS_FROM_AFAR
     return certificates.refit(problem, data, shares, lam, look, steps).params
+
+
+def _drawn(model: Model, key: Any, seeds: int, dtype: Any, zeros: bool) -> Params:
+    """The model's own starts [seeds, ...]; zeros like them where their shapes do."""
+    given = _draw, model, key, np.arange(seeds)
+    if zeros:
+        like = trees.shape_of(*given)
+        return jax.tree.map(lambda a: np.zeros(a.shape, dtype), like)
+    drawn = trees.fetched(trees.jitted(*given))
+    return jax.tree.map(lambda a: a.astype(dtype), drawn)
 
 
 def _draw(model: Model, key: Any, seeds: Any) -> Params:

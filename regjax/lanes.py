@@ -98,20 +98,27 @@ def start(program, numbers, queue: Queue, slots: int) -> Carry:
       slots: S.
     """
     solver, count = _solver(program, numbers), queue.last.shape[0]
-    lane, status = jnp.full(slots, count + 1, jnp.int32), jnp.zeros(slots, jnp.int32)
 
-    def of_slots(queue: Queue) -> Any:
-        state = _fresh(solver, queue, lane)
-        return state, _results(solver, queue, lane, state, status)
+    def one(queue: Queue) -> tuple[Any, Any, tuple[Params, Info]]:
+        lane, _ = _lanes_at(queue, jnp.int32(0))
+        state = solver.init(lane, jax.tree.map(lambda a: a[0], queue.starts))
+        return state, solver.end(state), solver.finish(lane, state, jnp.int32(0))
 
-    shapes = jax.eval_shape(of_slots, queue)
-    state, results = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-    params, info = jax.tree.map(
-        lambda a: jnp.zeros((count, *a.shape[1:]), a.dtype), results
+    def zeros(many: int, shapes: Any) -> Any:
+        return jax.tree.map(lambda a: jnp.zeros((many, *a.shape), a.dtype), shapes)
+
+    state, end, results = jax.eval_shape(one, queue)  # without vmap, traced sooner
+    params, info = zeros(count, results)
+    zero = jnp.zeros((), jnp.int32)
+    return Carry(
+        state=zeros(slots, state),
+        end=zeros(slots, end),
+        status=jnp.zeros(slots, jnp.int32),
+        lane=jnp.full(slots, count + 1, jnp.int32),
+        next=zero,
+        clock=zero,
+        out=(params, info._replace(status=jnp.full(count, Status.running, jnp.int32))),
     )
-    out = params, info._replace(status=jnp.full(count, Status.running, jnp.int32))
-    end, zero = jax.vmap(solver.end)(state), jnp.zeros((), jnp.int32)
-    return Carry(state, end, status, lane, zero, zero, out)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)

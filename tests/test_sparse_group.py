@@ -1,5 +1,7 @@
 """The sparse group lasso; `test_penalty_variants.py` has the contract."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,7 +62,7 @@ def test_the_prox_meets_the_conditions_of_optimality(name, x64):
 @pytest.mark.parametrize("name", SPARSE)
 def test_lambda_max_is_the_root_that_brents_method_finds(name, x64):
     """The largest over groups of the lam with norm(soft(g, lam r)) = lam (1-r) c."""
-    penalty = VARIANTS[name].penalty
+    lambda_max = jax.jit(VARIANTS[name].penalty.lambda_max)
     r, groups = parts(name)
     for g in draws(8):
         roots = [0.0]
@@ -73,7 +75,7 @@ def test_lambda_max_is_the_root_that_brents_method_finds(name, x64):
                 return np.linalg.norm(soft(a, lam * r)) - lam * (1 - r) * c
 
             roots.append(brentq(excess, 0, 3 * a.sum() / (1 - r), xtol=1e-15))
-        found = float(penalty.lambda_max({"w": g}))
+        found = float(lambda_max({"w": g}))
         np.testing.assert_allclose(found, max(roots), rtol=1e-13)
 
 
@@ -102,6 +104,14 @@ def test_the_root_of_a_large_group_is_found_to_rounding(l1_ratio, x64):
             assert abs(norm - rest) <= 1e-13 * np.linalg.norm(a)
 
 
+def everything(penalty, w, v):
+    """Of w what may be infinite, of v the rest."""
+    of_w = [getattr(penalty, c)({"w": w}, 0.7) for c in ("value", "conjugate")]
+    of_w += [penalty.dual_scale({"w": w}, 0.7)]
+    v = {"w": v}
+    return *of_w, penalty.lambda_max(v), penalty.prox(v, 0.7, 0.5)["w"]
+
+
 @pytest.mark.parametrize(
     "kwargs",
     [{}, {"size_weights": True, "factors": FACTORS}, {"groups": GROUPS}],
@@ -114,15 +124,13 @@ def test_without_lasso_it_is_group_and_without_group_it_is_l1(kwargs, x64):
         (1.0, rj.penalties.l1(factors=factors)),
     ):
         penalty = rj.penalties.sparse_group(r, **kwargs)
+        both = [jax.jit(partial(everything, p)) for p in (penalty, twin)]
         for v in draws(times=3):
-            w = {"w": v if factors is None else v * np.isfinite(factors)[:, None]}
-            for call in ("value", "conjugate", "dual_scale"):
-                found = [getattr(p, call)(w, 0.7) for p in (penalty, twin)]
-                np.testing.assert_allclose(*found, rtol=1e-12)
-            found = [p.lambda_max({"w": v}) for p in (penalty, twin)]
-            np.testing.assert_allclose(*found, rtol=1e-12)
-            found = [p.prox({"w": v}, 0.7, 0.5)["w"] for p in (penalty, twin)]
-            np.testing.assert_allclose(*found, rtol=1e-12, atol=1e-15)
+            w = v if factors is None else v * np.isfinite(factors)[:, None]
+            *found, moved = zip(*(of(w, v) for of in both), strict=True)
+            for pair in found:
+                np.testing.assert_allclose(*pair, rtol=1e-12)
+            np.testing.assert_allclose(*moved, rtol=1e-12, atol=1e-15)
 
 
 def test_lam_and_gradients_may_be_batched_through_newtons_method(x64):
@@ -130,7 +138,7 @@ def test_lam_and_gradients_may_be_batched_through_newtons_method(x64):
     penalty = VARIANTS["sparse_group(0.3)"].penalty
     g = np.stack([*draws(3, times=3), np.zeros((P, K))])
     together = jax.vmap(lambda g: penalty.lambda_max({"w": g}))(g)
-    each = [penalty.lambda_max({"w": one}) for one in g]
+    each = list(map(jax.jit(lambda one: penalty.lambda_max({"w": one})), g))
     np.testing.assert_allclose(together, jnp.stack(each), rtol=1e-14)
     assert together[-1] == 0
 
