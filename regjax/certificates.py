@@ -74,7 +74,14 @@ def pull_back(model: Model, params: Params, data: Data, slopes: Array) -> Params
 
 
 def slopes_of(loss: Loss, eta: Array, y: Array, shares: Array) -> tuple[Array, Array]:
-    """`(shares * losses [n], shares * dloss/deta [n, k])`, 0 where the share is."""
+    """`(shares * losses [n], shares * dloss/deta [n, k])`, 0 where the share is.
+
+    A function of its own to jit, which traces it once for all its calls in a program.
+    """
+    return trees.jitted(_slopes_of, loss, eta, y, shares)
+
+
+def _slopes_of(loss: Loss, eta: Array, y: Array, shares: Array) -> tuple[Array, Array]:
     kept = shares > 0
     # Select before the loss as well: 0 * inf is nan.
     losses, pull = jax.vjp(

@@ -100,25 +100,18 @@ def start(program, numbers, queue: Queue, slots: int) -> Carry:
     solver, count = _solver(program, numbers), queue.last.shape[0]
 
     def one(queue: Queue) -> tuple[Any, Any, tuple[Params, Info]]:
-        lane, _ = _lanes_at(queue, jnp.int32(0))
+        lane = _lanes_at(queue, jnp.int32(0))[0]
         state = solver.init(lane, jax.tree.map(lambda a: a[0], queue.starts))
         return state, solver.end(state), solver.finish(lane, state, jnp.int32(0))
 
     def zeros(many: int, shapes: Any) -> Any:
         return jax.tree.map(lambda a: jnp.zeros((many, *a.shape), a.dtype), shapes)
 
-    state, end, results = jax.eval_shape(one, queue)  # without vmap, traced sooner
-    params, info = zeros(count, results)
-    zero = jnp.zeros((), jnp.int32)
-    return Carry(
-        state=zeros(slots, state),
-        end=zeros(slots, end),
-        status=jnp.zeros(slots, jnp.int32),
-        lane=jnp.full(slots, count + 1, jnp.int32),
-        next=zero,
-        clock=zero,
-        out=(params, info._replace(status=jnp.full(count, Status.running, jnp.int32))),
-    )
+    *slot, results = jax.eval_shape(one, queue)  # without vmap, traced sooner
+    (state, end), (params, info) = zeros(slots, slot), zeros(count, results)
+    info = info._replace(status=jnp.full(count, Status.running, jnp.int32))
+    lane, status = jnp.full(slots, count + 1, jnp.int32), jnp.zeros(slots, jnp.int32)
+    return Carry(state, end, status, lane, jnp.int32(0), jnp.int32(0), (params, info))
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
