@@ -12,9 +12,11 @@ import pytest
 
 # Nearly all of the suite is compiling; unless told otherwise, without LLVM's passes,
 # and where XLA still has them by its older emitters, in half of the time.
+# In one piece: workers share the cores, and a module is copied to be cut up.
 flags = "--xla_backend_optimization_level=0"
 if jax.__version_info__ < (0, 11):
     flags += " --xla_cpu_use_fusion_emitters=false"
+    flags += " --xla_cpu_parallel_codegen_split_count=1"
 os.environ.setdefault("XLA_FLAGS", flags)
 
 jax.config.update("jax_enable_x64", False)
