@@ -22,7 +22,7 @@ from regjax.types import Array, Data, Model, Params, Problem
 
 # glmnet's: at l1_ratio below this, the grid starts where this l1_ratio would.
 SMALLEST_L1_RATIO = 1e-3
-NEWTON_STEPS, LONGEST_STEP, HALVINGS = 200, 100.0, 30
+LONGEST_STEP, HALVINGS = 100.0, 30  # of Newton's method
 
 
 def geometric(largest: float, ratio: float, count: int) -> np.ndarray:
@@ -57,13 +57,14 @@ def null_model(
     rows = data._replace(X=np.zeros((len(data.X), 1), data.X.dtype), XT=None)
     constant = problem._replace(model=Model(init=_nothing, apply=_constant))
     args = (constant, rows, shares)
-    eta, most = np.zeros(data.y.shape[1], data.X.dtype), 0
-    if not all(jax.tree.leaves(objective.penalised(problem, params))):
+    eta = np.zeros(data.y.shape[1], data.X.dtype)
+    if all(jax.tree.leaves(objective.penalised(problem, params))):
+        null = float(trees.jitted(_constant_loss, eta, *args))
+    else:
         if data.offset is not None:  # start where the loss is not saturated
             eta = eta - np.sum(shares[:, None] * np.asarray(data.offset), axis=0)
-        most = NEWTON_STEPS
-    k = eta.size if problem.loss.balanced else 1
-    eta, null = newton(_constant_loss, eta, args, k, most)
+        k = eta.size if problem.loss.balanced else 1
+        eta, null = newton(_constant_loss, eta, args, k)
     if not np.isfinite(null):
         raise ValueError(f"y: the loss of the null model is {null:g}; rescale y")
     return null, eta
@@ -127,7 +128,7 @@ def newton(
     start: np.ndarray,
     args: tuple,
     k: int = 1,
-    most: int = NEWTON_STEPS,
+    most: int = 200,
 ) -> tuple[np.ndarray, float]:
     """Minimise `fn(x, *args)`, smooth and convex in a few variables, on the host.
 
