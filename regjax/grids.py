@@ -22,7 +22,7 @@ from regjax.types import Array, Data, Model, Params, Problem
 
 # glmnet's: at l1_ratio below this, the grid starts where this l1_ratio would.
 SMALLEST_L1_RATIO = 1e-3
-LONGEST_STEP, HALVINGS = 100.0, 30  # of Newton's method
+ITERATIONS, LONGEST_STEP, HALVINGS = 200, 100.0, 30  # of Newton's method
 
 
 def geometric(largest: float, ratio: float, count: int) -> np.ndarray:
@@ -124,11 +124,7 @@ def has_null_model(problem: Problem) -> bool:
 
 
 def newton(
-    fn: Callable[..., Array],
-    start: np.ndarray,
-    args: tuple,
-    k: int = 1,
-    most: int = 200,
+    fn: Callable[..., Array], x: np.ndarray, args: tuple, k: int = 1
 ) -> tuple[np.ndarray, float]:
     """Minimise `fn(x, *args)`, smooth and convex in a few variables, on the host.
 
@@ -137,17 +133,15 @@ def newton(
 
     Args:
       fn: module-level, [q] -> [].
-      start: [q].
+      x: [q], where to start.
       args: what fn takes besides.
       k: how many neighbours are outputs of one column, to be scaled alike.
-      most: iterations.
 
     Returns:
       `(x [q], fn(x))`, where no step lowers either any more.
     """
-    x = np.asarray(start)
     found = _derivatives_at(fn, x, args)
-    for _ in range(most):
+    for _ in range(ITERATIONS):
         _, slope, hessian = found
         direction = _newton_direction(slope, hessian, k, np.finfo(x.dtype).eps)
         # Half of this is left to gain; the step after this one gains its square.

@@ -67,8 +67,8 @@ def fits():
 @pytest.mark.parametrize("curve", CURVES, ids=title)
 def test_the_curve_is_that_of_cv_glmnet(curve, fits, monkeypatch, x64):
     """Mean and se to 1e-4 of the mean, the same lam_min and lam_1se."""
-    solve, told = sweep.solve, ("data", "folds", "intercept", "l1_ratio", "standardize")
-    which = (*(curve[name] for name in told), *curve["lambda"])
+    told = "data", "folds", "intercept", "l1_ratio", "standardize"
+    which, solve = (*(curve[n] for n in told), *curve["lambda"]), sweep.solve
 
     def once(*given):
         if which not in fits:

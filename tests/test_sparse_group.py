@@ -137,8 +137,8 @@ def test_lam_and_gradients_may_be_batched_through_newtons_method(x64):
     """vmap of lambda_max and dual_scale is one call each, zeros among them."""
     penalty = VARIANTS["sparse_group(0.3)"].penalty
     g = np.stack([*draws(3, times=3), np.zeros((P, K))])
-    together = jax.vmap(lambda g: penalty.lambda_max({"w": g}))(g)
-    each = list(map(jax.jit(lambda one: penalty.lambda_max({"w": one})), g))
+    lambda_max = jax.jit(lambda g: penalty.lambda_max({"w": g}))
+    together, each = jax.vmap(lambda_max)(g), [lambda_max(one) for one in g]
     np.testing.assert_allclose(together, jnp.stack(each), rtol=1e-14)
     assert together[-1] == 0
 
