@@ -18,7 +18,7 @@ from regjax import (
     objective,
     trees,
 )
-from regjax.models import has_intercept, is_linear
+from regjax.models import has_intercept, is_linear, linear_zeros
 from regjax.types import Array, Data, Lane, Model, Params, Penalty, Problem
 
 
@@ -76,7 +76,7 @@ def find_ground(
     dtype = data.X.dtype
     convex, mean = grids.has_null_model(problem), None
     known = problem.model.config is not None
-    own = _drawn(problem.model, key, seeds, dtype, convex and known)
+    own = _own_starts(problem.model, key, seeds, dtype, convex)
     one = jax.tree.map(lambda a: a[0], own)
     if not known:
         model_checks.check_eta(problem.model, one, np.asarray(data.X))
@@ -173,13 +173,11 @@ def _refit(problem: Problem, params: Params, data: Data, shares: Array) -> Param
     return certificates.refit(problem, data, shares, lam, look, steps).params
 
 
-def _drawn(model: Model, key: Any, seeds: int, dtype: Any, zeros: bool) -> Params:
-    """The model's own starts [seeds, ...]; zeros like them where their shapes do."""
-    given = _draw, model, key, np.arange(seeds)
-    if zeros:
-        like = trees.shape_of(*given)
-        return jax.tree.map(lambda a: np.zeros(a.shape, dtype), like)
-    drawn = trees.fetched(trees.jitted(*given))
+def _own_starts(model: Model, key: Any, seeds: int, dtype: Any, convex: bool) -> Params:
+    """The model's own, [seeds, ...], as `init` makes them."""
+    if convex and is_linear(model):  # no draw has a say in them
+        return _repeated(linear_zeros(model, dtype), seeds)
+    drawn = trees.fetched(trees.jitted(_draw, model, key, np.arange(seeds)))
     return jax.tree.map(lambda a: a.astype(dtype), drawn)
 
 

@@ -210,7 +210,8 @@ def check_key(key: Any) -> Any:
       ValueError: anything else (a bare seed too).
     """
     if key is None:
-        return jax.random.key(0)
+        kind = jax.config.jax_default_prng_impl  # pyright: ignore
+        return trees.jitted(_first_key, kind)
     try:
         jax.random.fold_in(key, 0)
     except (TypeError, ValueError):
@@ -218,6 +219,10 @@ def check_key(key: Any) -> Any:
             f"key: must be a jax random key such as jax.random.key(0), got {key!r}"
         ) from None
     return key
+
+
+def _first_key(kind: str) -> Any:
+    return jax.random.key(0, impl=kind)
 
 
 LEAST_TOL = {"float32": 1e-7, "float64": 1e-15}

@@ -42,6 +42,7 @@ from regjax.types import (
 CHUNK_SECONDS = 0.5  # between two looks at the progress bar and at Ctrl-C
 MOST_GROWTH = 8.0
 QUICK = 2**22  # so many products of a number of X and a weight are no work
+ALONE = 2**19  # so many in a pass of all lanes are not worth a second thread
 HOST_SLOTS, DEVICE_SLOTS = 8, 1024
 HOST_BYTES = 2**29
 LEAST_ROOM = 128
@@ -319,8 +320,7 @@ def run(
     """
     count = len(lanes.lam)
     each = _products(data, starts)
-    # A second thread costs a millisecond.
-    crew = workers.crew(1 if count * each < QUICK else -(-len(chains) // slots))
+    crew = workers.crew(1 if count * each < ALONE else -(-len(chains) // slots))
     parts = [chains[worker :: len(crew)] for worker in range(len(crew))]
     room = 2 ** int(np.ceil(np.log2(max(count, room, LEAST_ROOM))))
     numbers, program = trees.partition((method.build, problem, data))

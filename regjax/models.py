@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -98,6 +99,13 @@ def is_linear(model: Model) -> bool:
 def has_intercept(model: Model) -> bool:
     """Whether a linear model has one."""
     return is_linear(model) and bool(model.config and model.config[1]["bias"])
+
+
+def linear_zeros(model: Model, dtype: Any) -> Params:
+    """Params that a linear model starts from."""
+    p, k = model.config[1]["sizes"]  # pyright: ignore
+    w = {"w": np.zeros((p, k), dtype)}
+    return ({**w, "b": np.zeros(k, dtype)} if has_intercept(model) else w,)
 
 
 def mlp_init(

@@ -19,6 +19,7 @@ from regjax import (
     lanes,
     screening,
     side_by_side,
+    trees,
     workers,
 )
 from regjax.progress import progress_bar
@@ -208,7 +209,7 @@ def _by_slots(
     one = jax.tree.map(lambda a: a[0], work.starts)
     slots = lanes.slots_for(task.solver, work.problem, work.data, one, wanted)
     # A stream of its own, so that no start shares its bits with the batches.
-    key = jax.random.fold_in(task.key, np.uint32(2**32 - 1))
+    key = trees.jitted(jax.random.fold_in, task.key, np.uint32(2**32 - 1))
     return lanes.run(task.solver, *work, key, slots, room=room, on_progress=tell)
 
 

@@ -260,7 +260,16 @@ def shape_of(fn: Callable, *args: Any) -> Any:
 def size_of(fn: Callable, *args: Any) -> int:
     """Bytes of all arrays that `fn(*args)` makes on its way, traced once, never run."""
     numbers, program = partition(args)
-    jaxpr = _run_program.trace(fn, program, numbers).jaxpr
+    return _size_of(fn, program, *map(_without_numbers, numbers))
+
+
+def _without_numbers(a: Any) -> Any:
+    return a if isinstance(a, float) else jax.ShapeDtypeStruct(a.shape, a.dtype)
+
+
+@functools.lru_cache
+def _size_of(fn: Callable, program: Any, *like: Any) -> int:
+    jaxpr = _run_program.trace(fn, program, like).jaxpr
     return sum(
         var.aval.size * var.aval.dtype.itemsize
         for equation in jaxpr.jaxpr.eqns

@@ -21,6 +21,8 @@ import jax
 P = ParamSpec("P")
 R = TypeVar("R")
 
+MOST_THREADS = 256  # that are begun as they are asked for, where none is idle
+
 
 def crew(most: int) -> list[Any]:
     """One device per worker, at most `most`; None for the default device."""
@@ -56,19 +58,25 @@ def work(task: Callable[..., Any], crew: Sequence[Any]) -> list[Any]:
         def stop() -> bool:
             return failed.is_set() or interrupted()
 
-        with concurrent.futures.ThreadPoolExecutor(len(crew)) as pool:
-            futures = [
-                pool.submit(task, number, device, stop)
-                for number, device in enumerate(crew)
-            ]
+        futures = [
+            _threads(os.getpid()).submit(task, number, device, stop)
+            for number, device in enumerate(crew)
+        ]
+        try:
             # With a timeout, so that the main thread comes round to handle a Ctrl-C.
             while concurrent.futures.wait(futures, timeout=0.2).not_done:
                 if any(f.done() and f.exception() for f in futures):
                     failed.set()
-            for future in futures:
-                if future.exception():
-                    raise future.exception()  # pyright: ignore
-            return [future.result() for future in futures]
+        finally:
+            failed.set()
+            concurrent.futures.wait(futures)
+        return [future.result() for future in futures]
+
+
+@functools.cache
+def _threads(process: int) -> concurrent.futures.ThreadPoolExecutor:
+    """Kept, as a thread takes a millisecond to begin; a forked process has its own."""
+    return concurrent.futures.ThreadPoolExecutor(MOST_THREADS, "regjax")
 
 
 class Tally:
@@ -151,9 +159,9 @@ def _cores() -> int:
 
 
 def _threads_see_our_settings() -> bool:
-    """Whether a new thread has the settings of this one."""
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        return pool.submit(_jax_settings).result() == _jax_settings()
+    """Whether another thread has the settings of this one."""
+    another = _threads(os.getpid()).submit(_jax_settings)
+    return _jax_settings() == another.result()
 
 
 def _jax_settings() -> dict[str, Any]:
