@@ -18,7 +18,7 @@ import numpy as np
 from regjax import objective, trees
 from regjax.certificates import pull_back, slopes_of
 from regjax.free_block import Block
-from regjax.types import Array, Data, Model, Params, Problem
+from regjax.types import Array, Data, Loss, Model, Params, Problem
 
 # glmnet's: at l1_ratio below this, the grid starts where this l1_ratio would.
 SMALLEST_L1_RATIO = 1e-3
@@ -57,17 +57,28 @@ def null_model(
     rows = data._replace(X=np.zeros((len(data.X), 1), data.X.dtype), XT=None)
     constant = problem._replace(model=Model(init=_nothing, apply=_constant))
     args = (constant, rows, shares)
-    eta = np.zeros(data.y.shape[1], data.X.dtype)
-    if all(jax.tree.leaves(objective.penalised(problem, params))):
+    zero = eta = np.zeros(data.y.shape[1], data.X.dtype)
+    if not all(jax.tree.leaves(objective.penalised(problem, params))):
+        eta = _fitted_constant(problem.loss, data, shares)
+    if eta is not None:
         null = float(trees.jitted(_constant_loss, eta, *args))
     else:
         if data.offset is not None:  # start where the loss is not saturated
-            eta = eta - np.sum(shares[:, None] * np.asarray(data.offset), axis=0)
-        k = eta.size if problem.loss.balanced else 1
-        eta, null = newton(_constant_loss, eta, args, k)
+            zero = zero - np.sum(shares[:, None] * np.asarray(data.offset), axis=0)
+        k = zero.size if problem.loss.balanced else 1
+        eta, null = newton(_constant_loss, zero, args, k)
     if not np.isfinite(null):
         raise ValueError(f"y: the loss of the null model is {null:g}; rescale y")
     return null, eta
+
+
+def _fitted_constant(loss: Loss, data: Data, shares: Array) -> np.ndarray | None:
+    """The eta [k] of the least mean loss, in closed form; None where there is none."""
+    if loss.link is None or data.offset is not None:
+        return None
+    means = np.sum(shares[:, None] * np.asarray(data.y, float), axis=0)
+    eta = loss.link(means / np.sum(shares, dtype=float)).astype(data.X.dtype)
+    return eta if np.all(np.isfinite(eta)) else None
 
 
 def _nothing(key: Array) -> Params:

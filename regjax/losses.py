@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import entr, gammaln, xlogy
 from jax.tree_util import Partial
 
@@ -32,6 +34,7 @@ def softmax_cross_entropy() -> Loss:
         conjugate=Partial(_softmax_conjugate),
         saturated=Partial(_softmax_saturated),
         mean=Partial(jax.nn.softmax),
+        link=Partial(_softmax_link),
         curvature=0.5,
         encode=Partial(targets.classes),
         classes=True,
@@ -54,6 +57,7 @@ def sigmoid_binary_cross_entropy() -> Loss:
         conjugate=Partial(_binary_conjugate),
         saturated=Partial(_binary_saturated),
         mean=Partial(jax.nn.sigmoid),
+        link=Partial(_binary_link),
         curvature=0.25,
         encode=Partial(targets.probabilities),
         classes=True,
@@ -73,6 +77,7 @@ def half_squared_error() -> Loss:
         conjugate=Partial(_squared_conjugate),
         saturated=Partial(_squared_saturated),
         mean=Partial(_identity),
+        link=Partial(_identity),
         curvature=1.0,
         encode=Partial(targets.real),
         fenchel_young=Partial(_squared_fenchel_young),
@@ -93,6 +98,7 @@ def poisson_nll() -> Loss:
         conjugate=Partial(_poisson_conjugate),
         saturated=Partial(_poisson_saturated),
         mean=Partial(jnp.exp),
+        link=Partial(_log),
         encode=Partial(targets.counts),
         fenchel_young=Partial(_poisson_fenchel_young),
         hessian=Partial(_poisson_hessian),
@@ -111,8 +117,13 @@ def binary_outputs(loss: Loss, k: int) -> bool:
     return loss.classes and (k == 1 or own)
 
 
-def _identity(eta: Array) -> Array:
+def _identity(eta: Any) -> Any:
     return eta
+
+
+def _log(means: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        return np.log(means)
 
 
 def _aligned(y: Array, eta: Array) -> Array:
@@ -193,6 +204,11 @@ def _softmax_hessian(eta: Array, y: Array) -> tuple[Array, Array]:
     return p, p
 
 
+def _softmax_link(means: np.ndarray) -> np.ndarray:
+    eta = _log(means)
+    return eta - np.mean(eta)
+
+
 def _softmax_saturated(y: Array) -> Array:
     return jnp.sum(entr(y), axis=-1)
 
@@ -263,6 +279,10 @@ def _binary_fenchel_young(eta: Array, v: Array, y: Array) -> Array:
 def _binary_hessian(eta: Array, y: Array) -> tuple[Array, Array]:
     high, low = _sigmoids(eta)
     return high * low, jnp.zeros_like(eta)
+
+
+def _binary_link(means: np.ndarray) -> np.ndarray:
+    return _log(means) - _log(1 - means)
 
 
 def _binary_saturated(y: Array) -> Array:

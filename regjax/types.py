@@ -46,6 +46,9 @@ class Loss(NamedTuple):
         `v . eta - value(eta, y)`, inf outside its domain; for duality gaps.
       saturated: `saturated(y) -> [n]`, the least value over all eta; None: 0.
       mean: `mean(eta) -> [n, k]`, the expected response (the inverse link).
+      link: `link(means [k]) -> eta [k]`, in NumPy: the constant eta of the least mean
+        loss of targets of these means, not finite where there is none; None: it is
+        searched for.
       curvature: upper bound on the second derivative in eta; None: unbounded.
       convex: whether value is convex in eta.
       encode: `encode(y, k) -> [n, k]`, checks y and makes it the target array;
@@ -64,6 +67,7 @@ class Loss(NamedTuple):
     conjugate: Callable[..., Array] | None = None
     saturated: Callable[..., Array] | None = None
     mean: Callable[..., Array] | None = None
+    link: Callable[[np.ndarray], np.ndarray] | None = None
     curvature: float | None = None
     convex: bool = True
     encode: Callable[..., Array] | None = None

@@ -391,5 +391,10 @@ def test_the_null_model_is_not_searched_for_once_it_is_found(monkeypatch):
     problem = rj.Problem(
         rj.models.linear(3), rj.losses.half_squared_error(), rj.penalties.l1()
     )
-    rj.fit_path(problem, X.astype(np.float32), y.astype(np.float32), 3)
+    given = X.astype(np.float32), y.astype(np.float32), 3
+    own = problem._replace(loss=problem.loss._replace(link=None))
+    rj.fit_path(own, *given)
     assert 0 < len(calls) <= 4
+    calls.clear()
+    rj.fit_path(problem, *given)
+    assert not calls  # in closed form
