@@ -99,10 +99,10 @@ def keeps_turned(problem: Problem, data: Data) -> bool:
 
 
 def with_turned(problem: Problem, data: Data) -> Data:
-    """Data with X' row by row in memory, where it is kept."""
+    """Data on the host with X' row by row in memory, where it is kept."""
     if not keeps_turned(problem, data):
         return data._replace(XT=None)
-    return data._replace(XT=jax.device_put(shareable(np.asarray(data.X).T)))
+    return data._replace(XT=shareable(np.asarray(data.X).T))
 
 
 def shareable(X: np.ndarray) -> np.ndarray:

@@ -144,10 +144,10 @@ def _conditioned(
     if convex and is_linear(problem.model):
         shares = weights / weights.sum(dtype=float)
         X, squares = conditioning.centred(X, center, shares)
-    data = jax.device_put(data._replace(X=conditioning.shareable(X)))
+    data = data._replace(X=conditioning.shareable(X))
     if convex:
         data = conditioning.with_turned(problem, data)
-    return data, weights, squares
+    return jax.device_put(data), weights, squares
 
 
 def _within_bounds(
