@@ -14,7 +14,6 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.scipy.special import entr, gammaln, xlogy
 from jax.tree_util import Partial
 
@@ -34,7 +33,7 @@ def softmax_cross_entropy() -> Loss:
         conjugate=Partial(_softmax_conjugate),
         saturated=Partial(_softmax_saturated),
         mean=Partial(jax.nn.softmax),
-        link=Partial(_softmax_link),
+        link=Partial(targets.log_shares),
         curvature=0.5,
         encode=Partial(targets.classes),
         classes=True,
@@ -57,7 +56,7 @@ def sigmoid_binary_cross_entropy() -> Loss:
         conjugate=Partial(_binary_conjugate),
         saturated=Partial(_binary_saturated),
         mean=Partial(jax.nn.sigmoid),
-        link=Partial(_binary_link),
+        link=Partial(targets.log_odds),
         curvature=0.25,
         encode=Partial(targets.probabilities),
         classes=True,
@@ -98,7 +97,7 @@ def poisson_nll() -> Loss:
         conjugate=Partial(_poisson_conjugate),
         saturated=Partial(_poisson_saturated),
         mean=Partial(jnp.exp),
-        link=Partial(_log),
+        link=Partial(targets.log),
         encode=Partial(targets.counts),
         fenchel_young=Partial(_poisson_fenchel_young),
         hessian=Partial(_poisson_hessian),
@@ -119,11 +118,6 @@ def binary_outputs(loss: Loss, k: int) -> bool:
 
 def _identity(eta: Any) -> Any:
     return eta
-
-
-def _log(means: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore"):
-        return np.log(means)
 
 
 def _aligned(y: Array, eta: Array) -> Array:
@@ -204,11 +198,6 @@ def _softmax_hessian(eta: Array, y: Array) -> tuple[Array, Array]:
     return p, p
 
 
-def _softmax_link(means: np.ndarray) -> np.ndarray:
-    eta = _log(means)
-    return eta - np.mean(eta)
-
-
 def _softmax_saturated(y: Array) -> Array:
     return jnp.sum(entr(y), axis=-1)
 
@@ -279,10 +268,6 @@ def _binary_fenchel_young(eta: Array, v: Array, y: Array) -> Array:
 def _binary_hessian(eta: Array, y: Array) -> tuple[Array, Array]:
     high, low = _sigmoids(eta)
     return high * low, jnp.zeros_like(eta)
-
-
-def _binary_link(means: np.ndarray) -> np.ndarray:
-    return _log(means) - _log(1 - means)
 
 
 def _binary_saturated(y: Array) -> Array:

@@ -8,13 +8,13 @@ engine (`lanes`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regjax import trees
+from regjax import trees, workers
 from regjax.free_block import rescaled
 from regjax.types import Array, Data, Info, Lane, Params, Problem, Solver, Status
 
@@ -27,11 +27,14 @@ class Limits(NamedTuple):
       more: of them for every lane that is.
       width: numbers of chains are filled up to multiples of it, so that programs are
         shared.
+      spread: whether each core gets chains of its own: within a program of so little
+        to do at a time a second core is no help.
     """
 
     rounds: int
     more: int
     width: int
+    spread: bool = False
 
 
 def run(
@@ -59,16 +62,33 @@ def run(
       `(params, info)`, arrays [N, ...] on the host; where `info.status` is `running`
       params that may be gone on from.
     """
+    crew = workers.crew(-(-len(chains) // limits.width) if limits.spread else 1)
+    crew = crew if crew[0] is None else [None]  # threads, not devices
     length = max(len(chain) for chain in chains)
-    filled = [*chains, *[chains[-1]] * (-len(chains) % limits.width)]
-    table = np.stack([c[np.minimum(np.arange(length), len(c) - 1)] for c in filled])
-    heads = table[:, 0]
-    chosen = lanes.lam[table], lanes.seed[heads], lanes.fold[heads]
-    lane = lanes._replace(lam=chosen[0], seed=chosen[1], fold=chosen[2])
-    given = build, problem, data, lane, starts, np.array(limits[:2], np.int32)
-    found = trees.fetched(trees.jitted(paths, *given))
-    place = np.unique(table, return_index=True)[1]
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[place], found)
+    parts = [chains[number :: len(crew)] for number in range(len(crew))]
+    tables = [_table(part, length, limits.width) for part in parts]
+
+    def work(number: int, *_: Any) -> tuple[Params, Info]:
+        table = tables[number]
+        heads = table[:, 0]
+        chosen = lanes.lam[table], lanes.seed[heads], lanes.fold[heads]
+        lane = lanes._replace(lam=chosen[0], seed=chosen[1], fold=chosen[2])
+        given = build, problem, data, lane, starts, np.array(limits[:2], np.int32)
+        return trees.fetched(trees.jitted(paths, *given))
+
+    found = workers.work(work, crew)
+    place = np.unique(np.concatenate(tables), return_index=True)[1]
+
+    def in_order(*parts: np.ndarray) -> np.ndarray:
+        return np.concatenate([a.reshape(-1, *a.shape[2:]) for a in parts])[place]
+
+    return jax.tree.map(in_order, *found)
+
+
+def _table(chains: Sequence[np.ndarray], length: int, width: int) -> np.ndarray:
+    """Numbers of lanes [S, length]: the last of a chain, and of chains, repeated."""
+    filled = [*chains, *[chains[-1]] * (-len(chains) % width)]
+    return np.stack([c[np.minimum(np.arange(length), len(c) - 1)] for c in filled])
 
 
 def paths(

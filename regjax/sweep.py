@@ -28,7 +28,6 @@ from regjax.task import DIRECTIONS, Task
 from regjax.types import Data, Info, Lane, Params, Problem, Status
 
 LAMS_A_CHAIN, CHAINS = 8, 32
-QUICK_LAMS_A_CHAIN = 13  # where a step is next to nothing and lams go side by side
 
 
 class Folds(NamedTuple):
@@ -260,7 +259,7 @@ def _chains(
         chains = count
         if grids.is_convex(task.problem):
             # A few warm starts pay; many of them, once there are chains enough.
-            least = QUICK_LAMS_A_CHAIN if quick else LAMS_A_CHAIN
+            least = gram.lams_a_chain(task.ground.data) if quick else LAMS_A_CHAIN
             length = max(least, count * copies // CHAINS)
             chains = -(-count // length)
         elif grids.has_null_model(task.problem):

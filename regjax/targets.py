@@ -1,4 +1,4 @@
-"""What each loss takes for y: checked, and as floats [n, k]."""
+"""What each loss takes for y: checked, and as floats [n, k]; its links."""
 
 from __future__ import annotations
 
@@ -72,3 +72,20 @@ def classes(y: np.ndarray, k: int) -> np.ndarray:
             f"y: labels must be 0 ... {k - 1}, got {int(y.min())} ... {int(y.max())}"
         )
     return np.eye(k, dtype=np.float32)[y.astype(int)]
+
+
+def log(means: np.ndarray) -> np.ndarray:
+    """Ln, -inf at 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.log(means)
+
+
+def log_odds(means: np.ndarray) -> np.ndarray:
+    """`ln p - ln(1 - p)` of each."""
+    return log(means) - log(1 - means)
+
+
+def log_shares(means: np.ndarray) -> np.ndarray:
+    """Ln, less its mean over classes."""
+    with np.errstate(invalid="ignore"):
+        return log(means) - np.mean(log(means))

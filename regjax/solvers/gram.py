@@ -17,7 +17,9 @@ from regjax.types import Array, Data, Lane, Method, Problem
 MOST_INPUTS = 1024
 MOST_LANES = 4096  # of a program that Ctrl-C has to wait for
 ROUNDS, ROUNDS_A_LAM = 24, 3  # of a chain, before it is left to the engine
-WIDTH = 8  # of chains side by side
+WIDTH = 8  # of chains side by side, in one thread
+SMALL = 64  # inputs, where a second thread does not pay
+LAMS_A_CHAIN, LAMS_IN_FEW_INPUTS = 7, 13
 CHEAP, MOST_ROUNDS_A_LAM = 2**27, 480  # of few inputs, less than a second program
 
 
@@ -52,4 +54,9 @@ def limits(data: Data) -> Limits:
     """Beyond which a chain is left to the engine."""
     each = min(CHEAP // data.X.shape[1] ** 3, MOST_ROUNDS_A_LAM)
     each = max(each, ROUNDS_A_LAM)
-    return Limits(ROUNDS + each, each, WIDTH)
+    return Limits(ROUNDS + each, each, WIDTH, spread=data.X.shape[1] > SMALL)
+
+
+def lams_a_chain(data: Data) -> int:
+    """At least so many: a hundred lams keep two threads busy, or one."""
+    return LAMS_A_CHAIN if data.X.shape[1] > SMALL else LAMS_IN_FEW_INPUTS
