@@ -57,27 +57,29 @@ def null_model(
     rows = data._replace(X=np.zeros((len(data.X), 1), data.X.dtype), XT=None)
     constant = problem._replace(model=Model(init=_nothing, apply=_constant))
     args = (constant, rows, shares)
-    zero = eta = np.zeros(data.y.shape[1], data.X.dtype)
-    if not all(jax.tree.leaves(objective.penalised(problem, params))):
-        eta = _fitted_constant(problem.loss, data, shares)
-    if eta is not None:
+    eta = np.zeros(data.y.shape[1], data.X.dtype)
+    if all(jax.tree.leaves(objective.penalised(problem, params))):
         null = float(trees.jitted(_constant_loss, eta, *args))
     else:
-        if data.offset is not None:  # start where the loss is not saturated
-            zero = zero - np.sum(shares[:, None] * np.asarray(data.offset), axis=0)
-        k = zero.size if problem.loss.balanced else 1
-        eta, null = newton(_constant_loss, zero, args, k)
+        known = _known_constant(problem.loss, data, shares)
+        if known is not None:
+            eta = known.astype(eta.dtype)
+        elif data.offset is not None:  # start where the loss is not saturated
+            eta = eta - np.sum(shares[:, None] * np.asarray(data.offset), axis=0)
+        k = eta.size if problem.loss.balanced else 1
+        eta, null = newton(_constant_loss, eta, args, k, known is not None)
     if not np.isfinite(null):
         raise ValueError(f"y: the loss of the null model is {null:g}; rescale y")
     return null, eta
 
 
-def _fitted_constant(loss: Loss, data: Data, shares: Array) -> np.ndarray | None:
-    """The eta [k] of the least mean loss, in closed form; None where there is none."""
+def _known_constant(loss: Loss, data: Data, shares: Array) -> np.ndarray | None:
+    """By the loss's link the eta [k] of the least mean loss; None: not known."""
     if loss.link is None or data.offset is not None:
         return None
-    means = np.sum(shares[:, None] * np.asarray(data.y, float), axis=0)
-    eta = loss.link(means / np.sum(shares, dtype=float)).astype(data.X.dtype)
+    wide = np.asarray(shares, float)
+    means = np.einsum("i,ij->j", wide, np.asarray(data.y)) / wide.sum()
+    eta = loss.link(means)
     return eta if np.all(np.isfinite(eta)) else None
 
 
@@ -135,7 +137,11 @@ def has_null_model(problem: Problem) -> bool:
 
 
 def newton(
-    fn: Callable[..., Array], x: np.ndarray, args: tuple, k: int = 1
+    fn: Callable[..., Array],
+    x: np.ndarray,
+    args: tuple,
+    k: int = 1,
+    trusted: bool = False,
 ) -> tuple[np.ndarray, float]:
     """Minimise `fn(x, *args)`, smooth and convex in a few variables, on the host.
 
@@ -147,6 +153,7 @@ def newton(
       x: [q], where to start.
       args: what fn takes besides.
       k: how many neighbours are outputs of one column, to be scaled alike.
+      trusted: whether x is the answer, unless its slope says otherwise.
 
     Returns:
       `(x [q], fn(x))`, where no step lowers either any more.
@@ -157,6 +164,9 @@ def newton(
         direction = _newton_direction(slope, hessian, k, np.finfo(x.dtype).eps)
         # Half of this is left to gain; the step after this one gains its square.
         settled = 0 <= slope @ direction <= np.finfo(x.dtype).eps * abs(found[0])
+        if settled and trusted:
+            break
+        trusted = False
         step = _descend(fn, x, args, found, direction, 1 if settled else HALVINGS)
         if step is None and not settled:
             # Where the loss is saturated the Hessian is 0, the direction without bound.

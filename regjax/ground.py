@@ -174,8 +174,8 @@ def _refit(problem: Problem, params: Params, data: Data, shares: Array) -> Param
 
 
 def _own_starts(model: Model, key: Any, seeds: int, dtype: Any, convex: bool) -> Params:
-    """The model's own, [seeds, ...], as `init` makes them."""
-    if convex and is_linear(model):  # no draw has a say in them
+    """The model's own, [seeds, ...]; a linear model's without asking its `init`."""
+    if convex and is_linear(model):
         return _repeated(linear_zeros(model, dtype), seeds)
     drawn = trees.fetched(trees.jitted(_draw, model, key, np.arange(seeds)))
     return jax.tree.map(lambda a: a.astype(dtype), drawn)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import chex
 import jax
@@ -33,7 +32,6 @@ def softmax_cross_entropy() -> Loss:
         conjugate=Partial(_softmax_conjugate),
         saturated=Partial(_softmax_saturated),
         mean=Partial(jax.nn.softmax),
-        link=Partial(targets.log_shares),
         curvature=0.5,
         encode=Partial(targets.classes),
         classes=True,
@@ -41,6 +39,7 @@ def softmax_cross_entropy() -> Loss:
         hessian=Partial(_softmax_hessian),
         balanced=True,
         config=("softmax_cross_entropy", {}),
+        link=Partial(targets.log_shares),
     )
 
 
@@ -56,13 +55,13 @@ def sigmoid_binary_cross_entropy() -> Loss:
         conjugate=Partial(_binary_conjugate),
         saturated=Partial(_binary_saturated),
         mean=Partial(jax.nn.sigmoid),
-        link=Partial(targets.log_odds),
         curvature=0.25,
         encode=Partial(targets.probabilities),
         classes=True,
         fenchel_young=Partial(_binary_fenchel_young),
         hessian=Partial(_binary_hessian),
         config=("sigmoid_binary_cross_entropy", {}),
+        link=Partial(targets.log_odds),
     )
 
 
@@ -76,7 +75,6 @@ def half_squared_error() -> Loss:
         conjugate=Partial(_squared_conjugate),
         saturated=Partial(_squared_saturated),
         mean=Partial(_identity),
-        link=Partial(_identity),
         curvature=1.0,
         encode=Partial(targets.real),
         fenchel_young=Partial(_squared_fenchel_young),
@@ -97,11 +95,11 @@ def poisson_nll() -> Loss:
         conjugate=Partial(_poisson_conjugate),
         saturated=Partial(_poisson_saturated),
         mean=Partial(jnp.exp),
-        link=Partial(targets.log),
         encode=Partial(targets.counts),
         fenchel_young=Partial(_poisson_fenchel_young),
         hessian=Partial(_poisson_hessian),
         config=("poisson_nll", {}),
+        link=Partial(targets.log),
     )
 
 
@@ -116,7 +114,7 @@ def binary_outputs(loss: Loss, k: int) -> bool:
     return loss.classes and (k == 1 or own)
 
 
-def _identity(eta: Any) -> Any:
+def _identity(eta: Array) -> Array:
     return eta
 
 

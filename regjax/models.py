@@ -102,7 +102,7 @@ def has_intercept(model: Model) -> bool:
 
 
 def linear_zeros(model: Model, dtype: Any) -> Params:
-    """Params that a linear model starts from."""
+    """Params that `mlp_init` gives a linear model, without a draw."""
     p, k = model.config[1]["sizes"]  # pyright: ignore
     w = {"w": np.zeros((p, k), dtype)}
     return ({**w, "b": np.zeros(k, dtype)} if has_intercept(model) else w,)

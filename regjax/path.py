@@ -108,11 +108,11 @@ def fit_path(
         penalty is convex too; else `minibatch()`, which ends with a polish.
       chains: into how many chains of neighbouring lams the path is cut. Within a
         chain each lam starts from the one before; chains run side by side. 1 is
-        glmnet's path. None: chains of 8 where convex (13 of squared error in few
-        inputs, longer ones with several seeds or folds), one chain where only the
-        penalty is not, else one per lam; and a certified linear model is solved by
-        working sets (`regjax.screening`) where X is wide, six inputs a row, or large,
-        but for a small one.
+        glmnet's path. None: chains of 8 where convex (of squared error in no more
+        inputs than rows 7, in 64 and fewer 13; longer ones with several seeds or
+        folds), one chain where only the penalty is not, else one per lam; and a
+        certified linear model is solved by working sets (`regjax.screening`) where X
+        is wide, six inputs a row, or large, but for a small one.
       direction: of every chain: "sparse_to_dense", from the largest lam, or
         "dense_to_sparse" (never by working sets). A network's chain that starts
         empty stays empty: no gradient leads out of all zeros.

@@ -27,8 +27,8 @@ class Limits(NamedTuple):
       more: of them for every lane that is.
       width: numbers of chains are filled up to multiples of it, so that programs are
         shared.
-      spread: whether each core gets chains of its own: within a program of so little
-        to do at a time a second core is no help.
+      spread: whether each core works on chains of its own, by a program of its own;
+        XLA spreads kernels of microseconds over cores too, and loses by it.
     """
 
     rounds: int
@@ -63,7 +63,7 @@ def run(
       params that may be gone on from.
     """
     crew = workers.crew(-(-len(chains) // limits.width) if limits.spread else 1)
-    crew = crew if crew[0] is None else [None]  # threads, not devices
+    crew = crew if crew[0] is None else [None]  # several devices: one does it all
     length = max(len(chain) for chain in chains)
     parts = [chains[number :: len(crew)] for number in range(len(crew))]
     tables = [_table(part, length, limits.width) for part in parts]

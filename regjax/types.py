@@ -46,9 +46,6 @@ class Loss(NamedTuple):
         `v . eta - value(eta, y)`, inf outside its domain; for duality gaps.
       saturated: `saturated(y) -> [n]`, the least value over all eta; None: 0.
       mean: `mean(eta) -> [n, k]`, the expected response (the inverse link).
-      link: `link(means [k]) -> eta [k]`, in NumPy: the constant eta of the least mean
-        loss of targets of these means, not finite where there is none; None: it is
-        searched for.
       curvature: upper bound on the second derivative in eta; None: unbounded.
       convex: whether value is convex in eta.
       encode: `encode(y, k) -> [n, k]`, checks y and makes it the target array;
@@ -61,13 +58,15 @@ class Loss(NamedTuple):
       balanced: whether a row's slopes in eta sum to 0 whatever eta is, as those of
         classes do whose y sum to 1.
       config: name and arguments that build this loss again; None for your own.
+      link: `link(means [k]) -> eta [k]`, of NumPy's float64, outside of jit: where the
+        search begins for the constant eta of the least mean loss, which depends on the
+        means of y alone; not finite where there is none; None: at 0.
     """
 
     value: Callable[..., Array]
     conjugate: Callable[..., Array] | None = None
     saturated: Callable[..., Array] | None = None
     mean: Callable[..., Array] | None = None
-    link: Callable[[np.ndarray], np.ndarray] | None = None
     curvature: float | None = None
     convex: bool = True
     encode: Callable[..., Array] | None = None
@@ -76,6 +75,7 @@ class Loss(NamedTuple):
     hessian: Callable[..., tuple[Array, Array]] | None = None
     balanced: bool = False
     config: Config = None
+    link: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 class Penalty(NamedTuple):

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ParamSpec, TypeVar
@@ -20,8 +21,6 @@ import jax
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-MOST_THREADS = 256  # that are begun as they are asked for, where none is idle
 
 
 def crew(most: int) -> list[Any]:
@@ -58,11 +57,11 @@ def work(task: Callable[..., Any], crew: Sequence[Any]) -> list[Any]:
         def stop() -> bool:
             return failed.is_set() or interrupted()
 
-        futures = [
-            _threads(os.getpid()).submit(task, number, device, stop)
-            for number, device in enumerate(crew)
-        ]
+        futures = []
         try:
+            for number, device in enumerate(crew):
+                given = task, number, device, stop
+                futures.append(_threads(os.getpid()).submit(*given))
             # With a timeout, so that the main thread comes round to handle a Ctrl-C.
             while concurrent.futures.wait(futures, timeout=0.2).not_done:
                 if any(f.done() and f.exception() for f in futures):
@@ -75,8 +74,11 @@ def work(task: Callable[..., Any], crew: Sequence[Any]) -> list[Any]:
 
 @functools.cache
 def _threads(process: int) -> concurrent.futures.ThreadPoolExecutor:
-    """Kept, as a thread takes a millisecond to begin; a forked process has its own."""
-    return concurrent.futures.ThreadPoolExecutor(MOST_THREADS, "regjax")
+    """Kept, as a thread takes a millisecond to begin; a forked process has its own.
+
+    As many as are asked for: a call within a call's callback must not wait for it.
+    """
+    return concurrent.futures.ThreadPoolExecutor(sys.maxsize, "regjax")
 
 
 class Tally:
@@ -159,8 +161,11 @@ def _cores() -> int:
 
 
 def _threads_see_our_settings() -> bool:
-    """Whether another thread has the settings of this one."""
-    another = _threads(os.getpid()).submit(_jax_settings)
+    """Whether there is another thread, with the settings of this one."""
+    try:
+        another = _threads(os.getpid()).submit(_jax_settings)
+    except RuntimeError:  # the interpreter ends: it begins no more threads
+        return False
     return _jax_settings() == another.result()
 
 

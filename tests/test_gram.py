@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import regjax as rj
-from regjax import lanes, side_by_side
+from regjax import lanes, side_by_side, workers
 from regjax.solvers import gram
 
 N, P, K = 80, 12, 2
@@ -162,3 +162,22 @@ def test_a_penalised_intercept_is_no_column_of_it(monkeypatch):
     for i in range(3):
         gap = rj.certify(problem, X, y, path.lams[i], path[i].params)
         assert gap <= 2e-5 * path.null_loss
+
+
+def test_each_core_has_chains_of_its_own_where_a_step_is_some_work(monkeypatch):
+    """Nine chains on one core, then five and four on two."""
+    X, y = rows()
+    loss, penalty = rj.losses.half_squared_error(), rj.penalties.l1()
+    problem = rj.Problem(rj.models.linear(P, K), loss, penalty)
+    crews, work = [], workers.work
+    monkeypatch.setattr(
+        workers, "work", lambda task, crew: crews.append(crew) or work(task, crew)
+    )
+    monkeypatch.setattr(workers, "_cores", lambda: 2)
+    one = rj.fit_path(problem, X, y, 20, chains=9)
+    monkeypatch.setattr(gram, "SMALL", P - 1)
+    two = rj.fit_path(problem, X, y, 20, chains=9)
+    assert [len(crew) for crew in crews] == [1, 2]
+    assert np.all(two.status == rj.Status.converged)
+    np.testing.assert_array_equal(one.lams, two.lams)
+    np.testing.assert_allclose(one.objective, two.objective, atol=1e-5 * one.null_loss)

@@ -564,9 +564,10 @@ def test_softmax_of_well_fitted_rows_has_all_digits_in_float32(margin):
 def test_the_link_is_where_the_mean_loss_is_least(name):
     """In all digits, and not finite where it has no minimiser."""
     loss, oracle = loss_and_oracle(name)
+    if loss.link is None:  # its targets are centred: the search begins at the end
+        assert name == "half_squared_error"
+        return
     _, y = rows(name)
     eta = loss.link(y.mean(axis=0))
     np.testing.assert_allclose(oracle.mean(eta), y.mean(axis=0), rtol=1e-12)
-    if name != "half_squared_error":
-        with np.errstate(invalid="ignore"):
-            assert not np.all(np.isfinite(loss.link(np.zeros(3))))
+    assert not np.all(np.isfinite(loss.link(np.zeros(3))))

@@ -391,10 +391,26 @@ def test_the_null_model_is_not_searched_for_once_it_is_found(monkeypatch):
     problem = rj.Problem(
         rj.models.linear(3), rj.losses.half_squared_error(), rj.penalties.l1()
     )
-    given = X.astype(np.float32), y.astype(np.float32), 3
-    own = problem._replace(loss=problem.loss._replace(link=None))
-    rj.fit_path(own, *given)
+    rj.fit_path(problem, X.astype(np.float32), y.astype(np.float32), 3)
     assert 0 < len(calls) <= 4
-    calls.clear()
-    rj.fit_path(problem, *given)
-    assert not calls  # in closed form
+
+
+@pytest.mark.parametrize("loss", ["poisson_nll", "sigmoid_binary_cross_entropy"])
+def test_the_null_model_that_a_link_knows_is_measured_once(monkeypatch, loss):
+    """And searched for all the same where the link is of another loss."""
+    calls, measure = [], grids._derivatives_at
+    monkeypatch.setattr(
+        grids, "_derivatives_at", lambda *a: calls.append(a) or measure(*a)
+    )
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 2)).astype(np.float32)
+    y = rng.integers(2, size=60)
+    own = getattr(rj.losses, loss)()
+    problem = rj.Problem(rj.models.linear(2), own, rj.penalties.l1())
+    path = rj.fit_path(problem, X, y, 2)
+    assert len(calls) == 1
+    wrong = own._replace(link=lambda means: means + 3)
+    again = rj.fit_path(problem._replace(loss=wrong), X, y, 2)
+    assert len(calls) > 2
+    np.testing.assert_allclose(again.null_loss, path.null_loss, rtol=1e-6)
+    np.testing.assert_allclose(again.lams, path.lams, rtol=2e-3)

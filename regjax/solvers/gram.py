@@ -18,7 +18,7 @@ MOST_INPUTS = 1024
 MOST_LANES = 4096  # of a program that Ctrl-C has to wait for
 ROUNDS, ROUNDS_A_LAM = 48, 3  # of a chain, before it is left to the engine
 WIDTH = 8  # of chains side by side, in one thread
-SMALL = 64  # inputs, where a second thread does not pay
+SMALL = 64  # inputs, up to which a second thread does not pay
 LAMS_A_CHAIN, LAMS_IN_FEW_INPUTS = 7, 13
 CHEAP, MOST_ROUNDS_A_LAM = 2**27, 480  # of few inputs, less than a second program
 
