@@ -17,6 +17,7 @@ import numpy as np
 
 from regjax import objective, trees
 from regjax.certificates import pull_back, slopes_of
+from regjax.conditioning import weighted_sum
 from regjax.free_block import Block
 from regjax.types import Array, Data, Loss, Model, Params, Problem
 
@@ -52,7 +53,7 @@ def null_model(
       Its mean loss, and itself [k].
 
     Raises:
-      ValueError: the mean loss is not finite.
+      ValueError: the mean loss is not finite; a link does not give [k].
     """
     rows = data._replace(X=np.zeros((len(data.X), 1), data.X.dtype), XT=None)
     constant = problem._replace(model=Model(init=_nothing, apply=_constant))
@@ -63,7 +64,7 @@ def null_model(
     else:
         known = _known_constant(problem.loss, data, shares)
         if known is not None:
-            eta = known.astype(eta.dtype)
+            eta = known
         elif data.offset is not None:  # start where the loss is not saturated
             eta = eta - np.sum(shares[:, None] * np.asarray(data.offset), axis=0)
         k = eta.size if problem.loss.balanced else 1
@@ -78,8 +79,10 @@ def _known_constant(loss: Loss, data: Data, shares: Array) -> np.ndarray | None:
     if loss.link is None or data.offset is not None:
         return None
     wide = np.asarray(shares, float)
-    means = np.einsum("i,ij->j", wide, np.asarray(data.y)) / wide.sum()
-    eta = loss.link(means)
+    means = weighted_sum(wide, np.asarray(data.y)) / wide.sum()
+    eta = np.asarray(loss.link(means), data.X.dtype)
+    if eta.shape != means.shape:
+        raise ValueError(f"loss: link must give {means.shape}, got {eta.shape}")
     return eta if np.all(np.isfinite(eta)) else None
 
 

@@ -207,7 +207,7 @@ def certify(
             "conjugates are known, has a duality gap; see Path.kkt for all others"
         )
     data, weights = inputs.check_data(problem, X, y, sample_weight, offset)
-    key = jax.random.key(0)
+    key = inputs.check_key(None)
     ground = find_ground(problem, data, weights, params, key, 1, centred=True)
     given = jax.tree.map(lambda a: a[0], ground.starts)
     shares = (weights / weights.sum()).astype(data.X.dtype)

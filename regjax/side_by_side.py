@@ -1,8 +1,8 @@
-"""Chains side by side: each a loop over its lanes, all of them one program.
+"""Chains side by side: each a loop over its lanes, all of one core one program.
 
 Without slots there is less to compile and less to do between lanes, but all wait for
 the slowest: for a few chains alike. One that takes too many rounds is left to the
-engine (`lanes`).
+engine (`lanes`). How many cores share the chains may change a lane's last digits.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ def case(request):
 def no_work_is_small(monkeypatch):
     """So that small tests have several workers and chunks as well; few programs."""
     monkeypatch.setattr(lanes, "QUICK", 0)
+    monkeypatch.setattr(lanes, "ALONE", 0)
     monkeypatch.setattr(lanes, "HOST_SLOTS", 4)
 
 
@@ -81,6 +82,7 @@ def test_small_work_stays_in_one_thread_and_changes_nothing(monkeypatch):
     monkeypatch.setattr(workers, "_cores", lambda: 2)
     spread = solve(CASES["at once"], chains=9)
     monkeypatch.setattr(lanes, "QUICK", 2**22)
+    monkeypatch.setattr(lanes, "ALONE", 2**19)
     rounds, own = [], lanes.advance
 
     def counted(*given):

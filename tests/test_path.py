@@ -414,3 +414,6 @@ def test_the_null_model_that_a_link_knows_is_measured_once(monkeypatch, loss):
     assert len(calls) > 2
     np.testing.assert_allclose(again.null_loss, path.null_loss, rtol=1e-6)
     np.testing.assert_allclose(again.lams, path.lams, rtol=2e-3)
+    with pytest.raises(ValueError, match="loss: link must give"):
+        bad = own._replace(link=lambda means: 0.0)
+        rj.fit_path(problem._replace(loss=bad), X, y, 2)
