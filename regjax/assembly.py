@@ -43,8 +43,8 @@ def assemble(task: Any, lams: np.ndarray, params: Params, info: Info) -> Path:
     ground = task.ground
     if task.seeds == 1:
         params, info = jax.tree.map(lambda a: a[:, 0], (params, info))
-    if ground.mean is not None:
-        params, info = _uncentred(task, params, info)
+    if ground.frame is not None:
+        params, info = _as_given(task, params, info)
     info = _mark_degenerate(info, task.problem, ground)
     return Path(
         lams=lams.astype(ground.data.X.dtype),
@@ -63,8 +63,8 @@ def assemble(task: Any, lams: np.ndarray, params: Params, info: Info) -> Path:
     )
 
 
-def _uncentred(task: Any, params: Params, info: Info) -> tuple[Params, Info]:
-    """Intercepts beside raw columns, and what their rounding costs.
+def _as_given(task: Any, params: Params, info: Info) -> tuple[Params, Info]:
+    """Params of the columns that were given, and what their rounding costs.
 
     Beside means of 1e5 an intercept of float32 is rounded by .01, which the gap, taken
     of centred columns, knows nothing about. From a fitted intercept the loss rises by
@@ -72,22 +72,25 @@ def _uncentred(task: Any, params: Params, info: Info) -> tuple[Params, Info]:
     exponential does.
     """
     ground, problem = task.ground, task.problem
-    raw = conditioning.move_intercept(params, ground.mean, -1.0)
-    back = conditioning.move_intercept(raw, ground.mean, 1.0)
-    off = np.abs(np.asarray(back[0]["b"], float) - params[0]["b"])
+    frame = ground.frame
+    given = frame.given(params)
+    moved = frame.unpenalised(frame.solved(given)) - frame.unpenalised(params)
+    off = np.abs(moved)
     rise = np.expm1(off) - off if problem.loss.curvature is None else 0.5 * off**2
     start = jax.tree.map(lambda a: a[0], ground.own)
     weights = np.asarray(ground.lane.weights)
     shares = weights / weights.sum()
     curvature = conditioning.curvature_of(problem, start, ground.data, shares)
-    cost = (curvature * np.sum(rise, axis=-1)).astype(info.gap.dtype)
+    cost = (curvature * np.sum(rise, axis=(-2, -1))).astype(info.gap.dtype)
     names = "gap", "loss", "objective"
     found = info._replace(**{name: getattr(info, name) + cost for name in names})
     tol = tolerance(task.solver.tol, info.gap.dtype) * ground.null
     above = np.isfinite(found.gap) & (found.gap > tol) & (info.gap <= tol)
     above &= info.status == Status.converged
     status = np.where(above, np.int32(Status.floor), info.status)
-    return raw, found._replace(status=status)
+    count = info.n_nonzero + frame.count(given) - frame.count(params)
+    found = found._replace(status=status, n_nonzero=count.astype(np.int32))
+    return given, found
 
 
 def _mark_degenerate(info: Info, problem: Problem, ground: Ground) -> Info:
@@ -97,8 +100,8 @@ def _mark_degenerate(info: Info, problem: Problem, ground: Ground) -> Info:
     if is_squared(problem.loss):  # whatever the units of y
         y, offset = np.asarray(ground.data.y, float), ground.data.offset
         largest = np.abs(y if offset is None else y - np.asarray(offset)).max(axis=0)
-        if ground.mean is not None:
-            largest += np.abs(ground.mean.y)
+        if ground.frame is not None:
+            largest += np.abs(ground.frame.y)
         rounding = 0.5 * np.sum((eps * largest) ** 2)
     if ground.null - ground.saturated > rounding:
         return info

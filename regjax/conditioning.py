@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,6 @@ from jax.flatten_util import ravel_pytree
 
 from regjax import free_block, trees
 from regjax.certificates import pull_back
-from regjax.losses import is_squared
 from regjax.models import is_linear
 from regjax.objective import is_narrow, linear_predictor
 from regjax.types import Aid, Array, Data, Model, Params, Problem
@@ -131,38 +130,6 @@ def unfilled(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return room[begin : begin + size].reshape(shape)
 
 
-class Means(NamedTuple):
-    """What is taken off where an intercept makes up for it.
-
-    Attributes:
-      X: [p] off the columns.
-      y: [k] float64, off the targets of squared error, which else are rounded in units
-        of their mean; 0 of other losses.
-    """
-
-    X: np.ndarray
-    y: np.ndarray
-
-
-def means_of(problem: Problem, data: Data, weights: np.ndarray) -> Means:
-    """Weighted means; those of y without the offset."""
-    level = np.zeros(data.y.shape[1])
-    if is_squared(problem.loss):
-        y = np.asarray(data.y, float)
-        if data.offset is not None:
-            y = y - np.asarray(data.offset)
-        level = weighted_sum(weights, y) / weights.sum(dtype=float)
-    return Means(column_means(np.asarray(data.X), weights), level)
-
-
-def move_intercept(params: Params, means: Means, sign: float) -> Params:
-    """`b + sign * (means.X . w - means.y)`, in float64; leading axes stay."""
-    layer = params[0]
-    shift = np.einsum("p,...pk->...k", means.X, np.asarray(layer["w"], float)) - means.y
-    b = (np.asarray(layer["b"], float) + sign * shift).astype(layer["b"].dtype)
-    return ({**layer, "b": b},)
-
-
 def free_places(problem: Problem, params: Params) -> np.ndarray:
     """Places in the flattened params that the penalty leaves alone, [q].
 
@@ -173,14 +140,25 @@ def free_places(problem: Problem, params: Params) -> np.ndarray:
     return np.flatnonzero(np.concatenate([np.ravel(leaf) for leaf in stays]))
 
 
+def unheld(problem: Problem, params: Params, free: np.ndarray) -> bool:
+    """Whether nothing, bounds or a penalty of large values, holds free coordinates."""
+    stays = jax.tree.leaves(trees.jitted(_stays_afar, problem.penalty, params))
+    return bool(np.all(np.concatenate([np.ravel(leaf) for leaf in stays])[free]))
+
+
 def _stays(penalty: Any, params: Params) -> Params:
-    ones = jax.tree.map(lambda a: jnp.full_like(a, 1 / HUGE), params)
-    minus = jax.tree.map(jnp.negative, ones)
-    ends = [penalty.prox(start, HUGE, HUGE) for start in (ones, minus)]
-    equal = [
-        jax.tree.map(jnp.equal, *ab) for ab in zip(ends, (ones, minus), strict=True)
-    ]
-    return jax.tree.map(jnp.logical_or, *equal)
+    sides = (_stays_at(penalty, params, value) for value in (1 / HUGE, -1 / HUGE))
+    return jax.tree.map(jnp.logical_or, *sides)
+
+
+def _stays_afar(penalty: Any, params: Params) -> Params:
+    sides = (_stays_at(penalty, params, value) for value in (HUGE, -HUGE))
+    return jax.tree.map(jnp.logical_and, *sides)
+
+
+def _stays_at(penalty: Any, params: Params, value: float) -> Params:
+    start = jax.tree.map(lambda a: jnp.full_like(a, value), params)
+    return jax.tree.map(jnp.equal, penalty.prox(start, HUGE, HUGE), start)
 
 
 def aid(

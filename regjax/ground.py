@@ -11,6 +11,7 @@ import numpy as np
 from regjax import (
     certificates,
     conditioning,
+    frames,
     grids,
     inputs,
     model_checks,
@@ -27,7 +28,7 @@ class Ground(NamedTuple):
 
     Attributes:
       data: as solved: centred where an intercept takes the means up.
-      mean: what was taken off; None: nothing.
+      frame: the coordinates in which it is solved; None: those that are given.
       own: [seeds, ...] the model's own starts; the null model where it is known.
       start: what was measured at the first of them.
       starts: [seeds, ...] those that are used.
@@ -37,7 +38,7 @@ class Ground(NamedTuple):
     """
 
     data: Data
-    mean: conditioning.Means | None
+    frame: frames.Frame | None
     own: Params
     start: grids.Start
     starts: Params
@@ -74,7 +75,7 @@ def find_ground(
         model of infinite loss; a column whose square is beyond the dtype.
     """
     dtype = data.X.dtype
-    convex, mean = grids.has_null_model(problem), None
+    convex, frame = grids.has_null_model(problem), None
     known = problem.model.config is not None
     own = _own_starts(problem.model, key, seeds, dtype, convex)
     one = jax.tree.map(lambda a: a[0], own)
@@ -85,18 +86,17 @@ def find_ground(
     intercept = has_intercept(problem.model) and not chosen[0]["b"]
     if intercept:
         inputs.check_intercepts(problem.loss, np.asarray(data.y)[weights > 0])
-    if convex and centred and intercept:
-        mean = conditioning.means_of(problem, data, weights)
-        if given is not None:
-            given = conditioning.move_intercept(given, mean, 1.0)
+    free = conditioning.free_places(problem, one) if convex else np.zeros(0, int)
+    if convex and centred:
+        frame = frames.frame_of(problem, one, data, weights, free)
+    if frame is not None and given is not None:
+        given = frame.solved(given)
     few_rows = few_rows if convex and moments.pay(problem, data) else None
-    asked = problem, data, weights, mean, convex, few_rows
+    asked = problem, data, weights, frame, convex, few_rows
     data, weights, squares = _conditioned(*asked)
     shares = weights / weights.sum()
     null, constant = grids.null_model(problem, one, data, shares)
-    free = np.zeros(0, int)
     if convex:
-        free = conditioning.free_places(problem, one)
         aid = conditioning.aid(problem, one, data, shares, null, free, squares)
         if intercept and free.size == constant.size:
             one = ({**jax.tree.map(np.zeros_like, one[0]), "b": constant},)
@@ -115,7 +115,7 @@ def find_ground(
     scale, ceiling = np.array([start.slope, _ceiling(worst, saturated)], dtype)
     return Ground(
         data=data,
-        mean=mean,
+        frame=frame,
         own=own,
         start=start,
         starts=own if given is None else _repeated(given, seeds),
@@ -129,14 +129,17 @@ def _conditioned(
     problem: Problem,
     data: Data,
     weights: np.ndarray,
-    mean: conditioning.Means | None,
+    frame: frames.Frame | None,
     convex: bool,
     few_rows: float | None,
 ) -> tuple[Data, np.ndarray, np.ndarray | None]:
     """Rows as solved, on the device; their weights; mean squares of linear columns."""
-    center = None if mean is None else mean.X
-    if mean is not None and np.any(mean.y):
-        data = data._replace(y=(np.asarray(data.y) - mean.y).astype(data.X.dtype))
+    center, dtype = None, data.X.dtype
+    if frame is not None:
+        center = frame.left.astype(dtype)
+        data = data._replace(X=frame.columns(np.asarray(data.X)))
+        if np.any(frame.y):
+            data = data._replace(y=(np.asarray(data.y) - frame.y).astype(dtype))
     if few_rows is not None:
         data, weights = moments.fewer_rows(data, weights, center, few_rows)
         center = None

@@ -24,8 +24,8 @@ def as_given(task: Task, X: Any, offset: Any, weights: np.ndarray) -> Data:
     own = np.asarray(X)[none].astype(float)
     if task.center is not None:
         own = (own - task.center) / task.scale
-    if ground.mean is not None:
-        own = own - ground.mean.X
+    if ground.frame is not None:
+        own = ground.frame.columns(own) - ground.frame.left
     rows = data._replace(X=data.X.copy())
     rows.X[none] = own
     if data.offset is not None:
@@ -57,10 +57,10 @@ def out_of_fold(
 
 def uncentred(task: Task, eta: np.ndarray) -> np.ndarray:
     """Eta beside y as it was given, of that beside y as solved."""
-    mean = task.ground.mean
-    if mean is None or not np.any(mean.y):
+    frame = task.ground.frame
+    if frame is None or not np.any(frame.y):
         return eta
-    return (eta + mean.y).astype(eta.dtype)
+    return (eta + frame.y).astype(eta.dtype)
 
 
 def _etas(model: Model, params: Params, data: Data) -> Array:

@@ -141,9 +141,8 @@ def _starts(task: Task, path: Path) -> Params:
     params = jax.tree.map(
         lambda a: np.asarray(a).reshape(-1, *np.shape(a)[lead:]), path.params
     )
-    if task.ground.mean is not None:
-        params = conditioning.move_intercept(params, task.ground.mean, 1.0)
-    return params
+    frame = task.ground.frame
+    return params if frame is None else frame.solved(params)
 
 
 def _refit(task: Task, path: Path, starts: Params, gamma: float) -> Any:

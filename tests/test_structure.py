@@ -14,6 +14,7 @@ FLOORS = [
         "free_block",
         "certificates",
         "conditioning",
+        "frames",
         "moments",
         "grids",
         "brackets",
